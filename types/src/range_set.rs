@@ -34,8 +34,13 @@ impl RangeSet {
             return;
         }
         let (mut start, mut end) = (start, end);
-        let touching: Vec<(u64, u64)> =
-            self.ranges.range(..=end).rev().take_while(|&(_, &e)| e >= start).map(|(&s, &e)| (s, e)).collect();
+        let touching: Vec<(u64, u64)> = self
+            .ranges
+            .range(..=end)
+            .rev()
+            .take_while(|&(_, &e)| e >= start)
+            .map(|(&s, &e)| (s, e))
+            .collect();
         for (s, e) in touching {
             self.ranges.remove(&s);
             self.total -= e - s;
@@ -110,7 +115,11 @@ mod tests {
             let start = rng.below(200);
             let end = rng.range(start, 201);
             let add = rng.chance(1, 2);
-            if add { set.insert(start, end) } else { set.remove(start, end) }
+            if add {
+                set.insert(start, end)
+            } else {
+                set.remove(start, end)
+            }
             model[start as usize..end as usize].fill(add);
             assert_eq!(set.total(), model.iter().filter(|&&b| b).count() as u64);
             let (s, e) = (rng.below(200), rng.below(201));
