@@ -1,0 +1,59 @@
+//! What the store asks of a block device, and what it is told back.
+//!
+//! At mount, format and fsck the store uses the device synchronously through [`DiskSync`]. Once mounted it only emits
+//! [`DiskRequest`]s and is told of each one's end by token; requests may run and complete in any order, except that a
+//! [`DiskRequest::Flush`] starts after every request emitted before it has completed.
+
+use bytes::Bytes;
+
+/// One asynchronous request. Offsets and lengths are in bytes and multiples of 4 KiB.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DiskRequest {
+    /// Writes the segments one after the other from `offset`. The segments together are a multiple of 4 KiB.
+    Write {
+        token: u64,
+        offset: u64,
+        segments: Vec<Bytes>,
+    },
+    Read {
+        token: u64,
+        offset: u64,
+        length: usize,
+    },
+    /// Makes every write emitted before it durable. Waits for those writes to complete first.
+    Flush {
+        token: u64,
+    },
+    /// Tells the device that a range holds nothing of value. Best effort, no completion.
+    Discard {
+        offset: u64,
+        length: u64,
+    },
+}
+
+/// What became of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiskDone {
+    pub token: u64,
+    /// The bytes of a read (exactly as many as asked), empty for others.
+    pub result: Result<Bytes, DiskError>,
+}
+
+/// The device failed a request.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DiskError {
+    #[error("input/output error at offset {offset}: {reason}")]
+    Io { offset: u64, reason: String },
+    #[error("the device is full")]
+    NoSpace,
+    #[error("offset {offset} with {length} bytes is beyond the device's {capacity} bytes")]
+    OutOfRange { offset: u64, length: usize, capacity: u64 },
+}
+
+/// A device used synchronously: only before the store is mounted, and offline.
+pub trait DiskSync {
+    fn capacity_bytes(&self) -> u64;
+    fn read_at(&mut self, offset: u64, length: usize) -> Result<Bytes, DiskError>;
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError>;
+    fn flush(&mut self) -> Result<(), DiskError>;
+}
