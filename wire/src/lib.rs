@@ -10,10 +10,12 @@ pub mod messages;
 mod object_name;
 pub mod op;
 pub mod packet;
+pub mod peer;
 pub mod transaction;
 
 pub use error::{ErrorCode, OpError};
 pub use frame::{Frame, FrameDecoder, FrameError};
 pub use object_name::{NameError, ObjectName};
 pub use packet::{Data, Lane, Message, Packet};
+pub use peer::{Address, Peer, SessionId};
 pub use transaction::Transaction;
