@@ -20,6 +20,7 @@ mod map;
 mod mapper;
 mod shadow;
 mod straw2;
+mod tester;
 mod text;
 
 pub use check::CheckError;
@@ -27,4 +28,5 @@ pub use compile::{CompileError, Compiled};
 pub use hash::{hash2, hash3, hash4, pg_to_x};
 pub use map::*;
 pub use mapper::Scratch;
+pub use tester::{TestError, Tester};
 pub use text::{ParseError, ParseProblem};
