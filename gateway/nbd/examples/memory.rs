@@ -18,22 +18,13 @@ struct Arguments {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
-    let mut parsed = Arguments {
-        unix: Vec::new(),
-        tcp: Vec::new(),
-        size: 1 << 30,
-        names: Vec::new(),
-    };
+    let mut parsed = Arguments { unix: Vec::new(), tcp: Vec::new(), size: 1 << 30, names: Vec::new() };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
             "--unix" => parsed.unix.push(value()?),
             "--tcp" => parsed.tcp.push(value()?),
-            "--size" => {
-                parsed.size = value()?
-                    .parse()
-                    .map_err(|error| format!("--size: {error}"))?
-            }
+            "--size" => parsed.size = value()?.parse().map_err(|error| format!("--size: {error}"))?,
             _ => parsed.names.push(argument),
         }
     }
@@ -47,11 +38,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments, Strin
 }
 
 async fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let disks = arguments
-        .names
-        .into_iter()
-        .map(|name| (name, Rc::new(Memory::new(arguments.size))))
-        .collect();
+    let disks =
+        arguments.names.into_iter().map(|name| (name, Rc::new(Memory::new(arguments.size)))).collect();
     let server = Server::new(Rc::new(Disks(disks)), Config::default())?;
     for path in arguments.unix {
         server.serve_unix(path).await?;
@@ -69,9 +57,7 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
 fn main() -> ExitCode {
     let run = || -> Result<(), Box<dyn std::error::Error>> {
         let arguments = parse(std::env::args().skip(1))?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         tokio::task::LocalSet::new().block_on(&runtime, serve(arguments))
     };
     match run() {

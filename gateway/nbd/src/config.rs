@@ -50,17 +50,9 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     #[error("{name} is {value}, but must be at least {least}")]
-    TooSmall {
-        name: &'static str,
-        value: usize,
-        least: usize,
-    },
+    TooSmall { name: &'static str, value: usize, least: usize },
     #[error("{name} is {value}, but must be at most {most}")]
-    TooLarge {
-        name: &'static str,
-        value: usize,
-        most: usize,
-    },
+    TooLarge { name: &'static str, value: usize, most: usize },
     #[error("{name} must not be zero")]
     Zero { name: &'static str },
 }
@@ -71,16 +63,8 @@ impl Config {
         let least = [
             ("connections_max", self.connections_max, 1),
             ("connection_requests_max", self.connection_requests_max, 1),
-            (
-                "connection_bytes_max",
-                self.connection_bytes_max,
-                LARGEST_REQUEST_BYTES,
-            ),
-            (
-                "server_bytes_max",
-                self.server_bytes_max,
-                self.connection_bytes_max,
-            ),
+            ("connection_bytes_max", self.connection_bytes_max, LARGEST_REQUEST_BYTES),
+            ("server_bytes_max", self.server_bytes_max, self.connection_bytes_max),
         ];
         for (name, value, least) in least {
             if value < least {
@@ -118,37 +102,11 @@ mod tests {
 
     #[test]
     fn a_budget_below_one_request_is_refused() {
-        let config = Config {
-            connection_bytes_max: 1 << 20,
-            ..Config::default()
-        };
-        assert!(matches!(
-            config.validate(),
-            Err(ConfigError::TooSmall {
-                name: "connection_bytes_max",
-                ..
-            })
-        ));
-        let config = Config {
-            server_bytes_max: 33 << 20,
-            ..Config::default()
-        };
-        assert!(matches!(
-            config.validate(),
-            Err(ConfigError::TooSmall {
-                name: "server_bytes_max",
-                ..
-            })
-        ));
-        let config = Config {
-            stall_timeout: Duration::ZERO,
-            ..Config::default()
-        };
-        assert_eq!(
-            config.validate(),
-            Err(ConfigError::Zero {
-                name: "stall_timeout"
-            })
-        );
+        let config = Config { connection_bytes_max: 1 << 20, ..Config::default() };
+        assert!(matches!(config.validate(), Err(ConfigError::TooSmall { name: "connection_bytes_max", .. })));
+        let config = Config { server_bytes_max: 33 << 20, ..Config::default() };
+        assert!(matches!(config.validate(), Err(ConfigError::TooSmall { name: "server_bytes_max", .. })));
+        let config = Config { stall_timeout: Duration::ZERO, ..Config::default() };
+        assert_eq!(config.validate(), Err(ConfigError::Zero { name: "stall_timeout" }));
     }
 }

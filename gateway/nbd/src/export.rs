@@ -24,8 +24,7 @@ pub trait Exports {
     ///
     /// Called for every information request, not only when a client attaches, so it should be cheap and should not yet
     /// claim exclusive ownership. It must end by itself: the server puts no deadline on it.
-    fn lookup<'a>(&'a self, name: &'a str)
-    -> ExportFuture<'a, Result<Rc<dyn Export>, ExportError>>;
+    fn lookup<'a>(&'a self, name: &'a str) -> ExportFuture<'a, Result<Rc<dyn Export>, ExportError>>;
 
     /// The exports to show to a client that asks for a list.
     fn list(&self) -> ExportFuture<'_, Result<Vec<ExportInfo>, ExportError>>;
@@ -83,11 +82,8 @@ pub trait Export {
     }
 
     /// Reads `length` bytes. The segments must add up to exactly `length`.
-    fn read(
-        self: Rc<Self>,
-        offset: u64,
-        length: u32,
-    ) -> ExportFuture<'static, Result<Vec<Segment>, Failure>>;
+    fn read(self: Rc<Self>, offset: u64, length: u32)
+    -> ExportFuture<'static, Result<Vec<Segment>, Failure>>;
 
     /// Writes `data`; with `fua`, it must be durable when the future completes.
     fn write(
@@ -127,11 +123,7 @@ pub trait Export {
     ) -> ExportFuture<'static, Result<Vec<Extent>, Failure>>;
 
     /// A hint that a range will be read soon.
-    fn cache(
-        self: Rc<Self>,
-        _offset: u64,
-        _length: u64,
-    ) -> ExportFuture<'static, Result<(), Failure>> {
+    fn cache(self: Rc<Self>, _offset: u64, _length: u64) -> ExportFuture<'static, Result<(), Failure>> {
         Box::pin(std::future::ready(Ok(())))
     }
 }
@@ -195,11 +187,7 @@ pub struct BlockSizes {
 
 impl Default for BlockSizes {
     fn default() -> Self {
-        BlockSizes {
-            minimum: 1,
-            preferred: PREFERRED_BLOCK_BYTES,
-            maximum: MAX_PAYLOAD_BYTES,
-        }
+        BlockSizes { minimum: 1, preferred: PREFERRED_BLOCK_BYTES, maximum: MAX_PAYLOAD_BYTES }
     }
 }
 
@@ -207,16 +195,9 @@ impl BlockSizes {
     /// The nearest sizes the protocol allows.
     pub(crate) fn legal(self) -> BlockSizes {
         let minimum = self.minimum.clamp(1, 1 << 16).next_power_of_two();
-        let preferred = self
-            .preferred
-            .clamp(minimum.max(512), MAX_PAYLOAD_BYTES / 2)
-            .next_power_of_two();
+        let preferred = self.preferred.clamp(minimum.max(512), MAX_PAYLOAD_BYTES / 2).next_power_of_two();
         let maximum = self.maximum.clamp(preferred, MAX_PAYLOAD_BYTES);
-        BlockSizes {
-            minimum,
-            preferred,
-            maximum: maximum - maximum % minimum,
-        }
+        BlockSizes { minimum, preferred, maximum: maximum - maximum % minimum }
     }
 }
 
@@ -229,10 +210,7 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(errno: Errno, message: impl Into<Cow<'static, str>>) -> Failure {
-        Failure {
-            errno,
-            message: message.into(),
-        }
+        Failure { errno, message: message.into() }
     }
 }
 

@@ -27,8 +27,7 @@ mod stats;
 
 pub use config::{Config, ConfigError};
 pub use export::{
-    BlockSizes, Export, ExportError, ExportFuture, ExportInfo, Exports, Extent, ExtentState,
-    Failure, Segment,
+    BlockSizes, Export, ExportError, ExportFuture, ExportInfo, Exports, Extent, ExtentState, Failure, Segment,
 };
 pub use protocol::Errno;
 pub use server::{ServeError, Server, StopHandle};

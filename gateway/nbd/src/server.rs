@@ -66,9 +66,7 @@ impl Server {
             tasks: Cell::new(0),
             task_ended: Notify::new(),
         };
-        Ok(Server {
-            shared: Rc::new(shared),
-        })
+        Ok(Server { shared: Rc::new(shared) })
     }
 
     /// Listens on a UNIX socket at `path`, created now and removed when the server stops. A socket file that nobody
@@ -99,10 +97,7 @@ impl Server {
             let local = listener.local_addr()?;
             Ok((listener, local))
         };
-        let (listener, local) = bind.await.map_err(|source| ServeError::Tcp {
-            address: name,
-            source,
-        })?;
+        let (listener, local) = bind.await.map_err(|source| ServeError::Tcp { address: name, source })?;
         let server = self.clone();
         self.spawn(async move {
             let name = format!("tcp:{local}");
@@ -117,22 +112,12 @@ impl Server {
     }
 
     /// Serves one connection that is there already. `peer` names it in the log.
-    pub fn serve_stream<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-        &self,
-        stream: S,
-        peer: String,
-    ) {
+    pub fn serve_stream<S: AsyncRead + AsyncWrite + Unpin + 'static>(&self, stream: S, peer: String) {
         let shared = &self.shared;
         let connections_max = shared.config.connections_max as u64;
         if shared.counters.read().connections >= connections_max {
-            shared
-                .counters
-                .update(|stats| stats.connections_refused += 1);
-            return tracing::warn!(
-                peer,
-                connections_max,
-                "refused a connection: there are too many"
-            );
+            shared.counters.update(|stats| stats.connections_refused += 1);
+            return tracing::warn!(peer, connections_max, "refused a connection: there are too many");
         }
         shared.counters.update(|stats| {
             stats.connections += 1;
@@ -230,6 +215,9 @@ struct CountedConnection(Rc<Counters>);
 
 impl Drop for CountedConnection {
     fn drop(&mut self) {
-        self.0.update(|stats| stats.connections -= 1);
+        self.0.update(|stats| {
+            stats.connections -= 1;
+            stats.connections_panicked += u64::from(std::thread::panicking());
+        });
     }
 }

@@ -39,10 +39,7 @@ impl SessionContext {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    context: SessionContext,
-    mut stream: S,
-) {
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(context: SessionContext, mut stream: S) {
     let peer = context.peer.as_str();
     let handshake = tokio::select! {
         biased;
@@ -60,9 +57,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         Err(error) => return tracing::warn!(peer, %error, "connection closed during the handshake"),
     };
     tracing::info!(peer, export = name, "attached");
-    let closed = Transmission::new(&context, &mut stream, negotiated)
-        .run(context.stopped())
-        .await;
+    let closed = Transmission::new(&context, &mut stream, negotiated).run(context.stopped()).await;
     if closed.is_violation() {
         tracing::warn!(peer, export = name, reason = %closed, "closed");
     } else {

@@ -11,6 +11,8 @@ pub struct Stats {
     pub requests_in_flight: u64,
     pub connections_accepted: u64,
     pub connections_refused: u64,
+    /// Connections that ended by a panic, in this crate or in an export. A bug, wherever it is; the others live on.
+    pub connections_panicked: u64,
     pub reads: u64,
     pub writes: u64,
     pub flushes: u64,

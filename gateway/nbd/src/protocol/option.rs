@@ -115,9 +115,7 @@ impl MetaContextRequest {
 
     /// Whether the queries, as sent with SET, select `base:allocation`.
     pub fn sets_allocation(&self) -> bool {
-        self.queries
-            .iter()
-            .any(|query| query == BASE_ALLOCATION.as_bytes())
+        self.queries.iter().any(|query| query == BASE_ALLOCATION.as_bytes())
     }
 }
 
@@ -148,12 +146,8 @@ impl ClientOption {
             OPT_GO => ClientOption::Go(InfoRequest::decode(&mut reader)?),
             OPT_STRUCTURED_REPLY => ClientOption::StructuredReply,
             OPT_EXTENDED_HEADERS => ClientOption::ExtendedHeaders,
-            OPT_LIST_META_CONTEXT => {
-                ClientOption::ListMetaContext(MetaContextRequest::decode(&mut reader)?)
-            }
-            OPT_SET_META_CONTEXT => {
-                ClientOption::SetMetaContext(MetaContextRequest::decode(&mut reader)?)
-            }
+            OPT_LIST_META_CONTEXT => ClientOption::ListMetaContext(MetaContextRequest::decode(&mut reader)?),
+            OPT_SET_META_CONTEXT => ClientOption::SetMetaContext(MetaContextRequest::decode(&mut reader)?),
             unknown => return Ok(ClientOption::Unknown(unknown)),
         };
         match reader.0.len() {
@@ -168,9 +162,8 @@ impl InfoRequest {
         let name = reader.counted_text()?;
         let count = reader.u16().ok_or(InvalidOption::Truncated)?;
         // Bounded by the data, not by the count: each step takes two bytes of it.
-        let infos = (0..count)
-            .map(|_| reader.u16().ok_or(InvalidOption::Truncated))
-            .collect::<Result<_, _>>()?;
+        let infos =
+            (0..count).map(|_| reader.u16().ok_or(InvalidOption::Truncated)).collect::<Result<_, _>>()?;
         Ok(InfoRequest { name, infos })
     }
 }
@@ -213,10 +206,7 @@ impl<'a> Reader<'a> {
         if length > MAX_STRING_BYTES {
             return Err(InvalidOption::StringTooLong(length));
         }
-        let (head, rest) = self
-            .0
-            .split_at_checked(length)
-            .ok_or(InvalidOption::Truncated)?;
+        let (head, rest) = self.0.split_at_checked(length).ok_or(InvalidOption::Truncated)?;
         self.0 = rest;
         Ok(head)
     }

@@ -55,13 +55,7 @@ impl ReplyStyle {
             return simple(to, failure.errno.code(), out);
         }
         let message = &failure.message[..failure.message.floor_char_boundary(MAX_MESSAGE_BYTES)];
-        self.chunk(
-            to,
-            REPLY_TYPE_ERROR,
-            true,
-            (ERROR_FIXED_BYTES + message.len()) as u64,
-            out,
-        );
+        self.chunk(to, REPLY_TYPE_ERROR, true, (ERROR_FIXED_BYTES + message.len()) as u64, out);
         out.put_u32(failure.errno.code());
         out.put_u16(message.len() as u16);
         out.put_slice(message.as_bytes());
@@ -82,34 +76,14 @@ impl ReplyStyle {
     }
 
     /// The head of a chunk of data at `offset`; `length` bytes must follow.
-    pub fn read_data(
-        self,
-        to: ReplyTo,
-        last: bool,
-        offset: u64,
-        length: u64,
-        out: &mut impl BufMut,
-    ) {
+    pub fn read_data(self, to: ReplyTo, last: bool, offset: u64, length: u64, out: &mut impl BufMut) {
         debug_assert!(self.chunked() && length > 0);
-        self.chunk(
-            to,
-            REPLY_TYPE_OFFSET_DATA,
-            last,
-            DATA_FIXED_BYTES + length,
-            out,
-        );
+        self.chunk(to, REPLY_TYPE_OFFSET_DATA, last, DATA_FIXED_BYTES + length, out);
         out.put_u64(offset);
     }
 
     /// A chunk that stands for `length` zeroes at `offset`.
-    pub fn read_hole(
-        self,
-        to: ReplyTo,
-        last: bool,
-        offset: u64,
-        length: u32,
-        out: &mut impl BufMut,
-    ) {
+    pub fn read_hole(self, to: ReplyTo, last: bool, offset: u64, length: u32, out: &mut impl BufMut) {
         debug_assert!(self.chunked() && length > 0);
         self.chunk(to, REPLY_TYPE_OFFSET_HOLE, last, HOLE_BYTES, out);
         out.put_u64(offset);
@@ -140,11 +114,7 @@ impl ReplyStyle {
 
     fn chunk(self, to: ReplyTo, kind: u16, last: bool, length: u64, out: &mut impl BufMut) {
         let extended = self == ReplyStyle::Extended;
-        out.put_u32(if extended {
-            EXTENDED_REPLY_MAGIC
-        } else {
-            STRUCTURED_REPLY_MAGIC
-        });
+        out.put_u32(if extended { EXTENDED_REPLY_MAGIC } else { STRUCTURED_REPLY_MAGIC });
         out.put_u16(if last { REPLY_FLAG_DONE } else { 0 });
         out.put_u16(kind);
         out.put_u64(to.cookie);

@@ -28,11 +28,7 @@ pub struct BadMagic(pub u32);
 
 impl RequestHeader {
     pub fn bytes(extended: bool) -> usize {
-        if extended {
-            EXTENDED_REQUEST_BYTES
-        } else {
-            COMPACT_REQUEST_BYTES
-        }
+        if extended { EXTENDED_REQUEST_BYTES } else { COMPACT_REQUEST_BYTES }
     }
 
     /// Decodes a header if all its bytes are there.
@@ -42,13 +38,7 @@ impl RequestHeader {
         };
         let magic = u32::from_be_bytes(*magic);
         // Checked as soon as it is there: a peer that speaks something else may never send a whole header.
-        if magic
-            != if extended {
-                EXTENDED_REQUEST_MAGIC
-            } else {
-                REQUEST_MAGIC
-            }
-        {
+        if magic != if extended { EXTENDED_REQUEST_MAGIC } else { REQUEST_MAGIC } {
             return Err(BadMagic(magic));
         }
         Ok(Self::fields(rest, extended))
@@ -75,11 +65,8 @@ impl RequestHeader {
 
     /// Bytes that follow the header.
     pub fn payload_bytes(&self, extended: bool) -> u64 {
-        let carries = if extended {
-            self.flags & CMD_FLAG_PAYLOAD_LEN != 0
-        } else {
-            self.command == CMD_WRITE
-        };
+        let carries =
+            if extended { self.flags & CMD_FLAG_PAYLOAD_LEN != 0 } else { self.command == CMD_WRITE };
         if carries { self.length } else { 0 }
     }
 }
@@ -87,39 +74,14 @@ impl RequestHeader {
 /// A request in order, ready to be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    Read {
-        offset: u64,
-        length: u32,
-        dont_fragment: bool,
-    },
-    Write {
-        offset: u64,
-        length: u32,
-        fua: bool,
-    },
+    Read { offset: u64, length: u32, dont_fragment: bool },
+    Write { offset: u64, length: u32, fua: bool },
     Disconnect,
     Flush,
-    Trim {
-        offset: u64,
-        length: u64,
-        fua: bool,
-    },
-    Cache {
-        offset: u64,
-        length: u64,
-    },
-    WriteZeroes {
-        offset: u64,
-        length: u64,
-        no_hole: bool,
-        fast: bool,
-        fua: bool,
-    },
-    BlockStatus {
-        offset: u64,
-        length: u64,
-        one: bool,
-    },
+    Trim { offset: u64, length: u64, fua: bool },
+    Cache { offset: u64, length: u64 },
+    WriteZeroes { offset: u64, length: u64, no_hole: bool, fast: bool, fua: bool },
+    BlockStatus { offset: u64, length: u64, one: bool },
 }
 
 /// What decides whether a request is in order: the export, and what was negotiated.
@@ -138,13 +100,7 @@ pub struct Limits {
 impl Limits {
     /// Turns a header into a command, or into the failure to answer with.
     pub fn admit(&self, header: &RequestHeader) -> Result<Command, Failure> {
-        let RequestHeader {
-            flags,
-            command,
-            offset,
-            length,
-            ..
-        } = *header;
+        let RequestHeader { flags, command, offset, length, .. } = *header;
         self.check_flags(command, flags)?;
         let fua = flags & CMD_FLAG_FUA != 0;
         match command {
@@ -153,30 +109,18 @@ impl Limits {
             CMD_READ => {
                 self.check_range(header, Errno::Invalid)?;
                 let length = self.payload_length(length, Errno::Overflow)?;
-                Ok(Command::Read {
-                    offset,
-                    length,
-                    dont_fragment: flags & CMD_FLAG_DF != 0,
-                })
+                Ok(Command::Read { offset, length, dont_fragment: flags & CMD_FLAG_DF != 0 })
             }
             CMD_WRITE => {
                 self.check_writable()?;
                 let length = self.payload_length(length, Errno::Invalid)?;
                 self.check_range(header, Errno::NoSpace)?;
-                Ok(Command::Write {
-                    offset,
-                    length,
-                    fua,
-                })
+                Ok(Command::Write { offset, length, fua })
             }
             CMD_TRIM => {
                 self.check_writable()?;
                 self.check_range(header, Errno::Invalid)?;
-                Ok(Command::Trim {
-                    offset,
-                    length,
-                    fua,
-                })
+                Ok(Command::Trim { offset, length, fua })
             }
             CMD_CACHE => {
                 self.check_range(header, Errno::Invalid)?;
@@ -187,13 +131,7 @@ impl Limits {
                 self.check_range(header, Errno::NoSpace)?;
                 let no_hole = flags & CMD_FLAG_NO_HOLE != 0;
                 let fast = flags & CMD_FLAG_FAST_ZERO != 0;
-                Ok(Command::WriteZeroes {
-                    offset,
-                    length,
-                    no_hole,
-                    fast,
-                    fua,
-                })
+                Ok(Command::WriteZeroes { offset, length, no_hole, fast, fua })
             }
             CMD_BLOCK_STATUS => {
                 if !self.block_status {
@@ -203,11 +141,7 @@ impl Limits {
                     return Err(invalid("block status of nothing"));
                 }
                 self.check_range(header, Errno::Invalid)?;
-                Ok(Command::BlockStatus {
-                    offset,
-                    length,
-                    one: flags & CMD_FLAG_REQ_ONE != 0,
-                })
+                Ok(Command::BlockStatus { offset, length, one: flags & CMD_FLAG_REQ_ONE != 0 })
             }
             unknown => Err(invalid(format!("unknown command {unknown}"))),
         }
@@ -224,9 +158,7 @@ impl Limits {
         };
         let stray = flags & !(own | CMD_FLAG_FUA);
         if stray != 0 {
-            return Err(invalid(format!(
-                "flags {stray:#x} do not apply to command {command}"
-            )));
+            return Err(invalid(format!("flags {stray:#x} do not apply to command {command}")));
         }
         if command == CMD_WRITE && self.extended && flags & CMD_FLAG_PAYLOAD_LEN == 0 {
             return Err(invalid("a write without payload"));
@@ -244,17 +176,12 @@ impl Limits {
     fn check_range(&self, header: &RequestHeader, beyond: Errno) -> Result<(), Failure> {
         let (offset, length) = (header.offset, header.length);
         if offset.checked_add(length).is_none_or(|end| end > self.size) {
-            let message = format!(
-                "{length} bytes at {offset} reach beyond the end at {}",
-                self.size
-            );
+            let message = format!("{length} bytes at {offset} reach beyond the end at {}", self.size);
             return Err(Failure::new(beyond, message));
         }
         let minimum = u64::from(self.block_sizes.minimum);
         if !offset.is_multiple_of(minimum) || !length.is_multiple_of(minimum) {
-            return Err(invalid(format!(
-                "{length} bytes at {offset} are not aligned to {minimum}"
-            )));
+            return Err(invalid(format!("{length} bytes at {offset} are not aligned to {minimum}")));
         }
         Ok(())
     }

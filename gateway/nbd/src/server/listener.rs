@@ -41,10 +41,7 @@ pub(super) struct UnixSocket {
 
 impl UnixSocket {
     pub(super) async fn bind(path: &Path) -> Result<UnixSocket, ServeError> {
-        let failed = |source| ServeError::Unix {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| ServeError::Unix { path: path.to_owned(), source };
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 remove_stale(path).await?;
@@ -53,11 +50,7 @@ impl UnixSocket {
             bound => bound,
         };
         let listener = listener.map_err(failed)?;
-        Ok(UnixSocket {
-            listener,
-            path: path.to_owned(),
-            inode: inode(path),
-        })
+        Ok(UnixSocket { listener, path: path.to_owned(), inode: inode(path) })
     }
 
     pub(super) async fn accept(&self) -> io::Result<UnixStream> {
@@ -79,26 +72,19 @@ impl Drop for UnixSocket {
 }
 
 fn inode(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path)
-        .ok()
-        .map(|meta| (meta.dev(), meta.ino()))
+    fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// Removes a socket file whose server is gone; refuses for anything else.
 async fn remove_stale(path: &Path) -> Result<(), ServeError> {
-    let failed = |source| ServeError::Unix {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| ServeError::Unix { path: path.to_owned(), source };
     let meta = match fs::symlink_metadata(path) {
         Ok(meta) => meta,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
     if !meta.file_type().is_socket() {
-        return Err(ServeError::NotASocket {
-            path: path.to_owned(),
-        });
+        return Err(ServeError::NotASocket { path: path.to_owned() });
     }
     match UnixStream::connect(path).await {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -106,19 +92,15 @@ async fn remove_stale(path: &Path) -> Result<(), ServeError> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // Full backlogs and missing permissions also mean that somebody is there.
-        Ok(_) | Err(_) => Err(ServeError::InUse {
-            path: path.to_owned(),
-        }),
+        Ok(_) | Err(_) => Err(ServeError::InUse { path: path.to_owned() }),
     }
 }
 
 /// Replies leave at once, and dead peers are noticed.
 pub(super) fn tune_tcp(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(5);
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(5);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 

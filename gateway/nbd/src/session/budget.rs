@@ -26,10 +26,7 @@ pub(crate) struct ServerBudget {
 
 impl ServerBudget {
     pub(crate) fn new(bytes_max: usize) -> Rc<ServerBudget> {
-        Rc::new(ServerBudget {
-            bytes: Arc::new(Semaphore::new(bytes_max)),
-            waiting: Cell::new(0),
-        })
+        Rc::new(ServerBudget { bytes: Arc::new(Semaphore::new(bytes_max)), waiting: Cell::new(0) })
     }
 
     /// Connections that wait for memory others hold.
@@ -62,12 +59,7 @@ impl Drop for Charge {
 
 impl ConnectionBudget {
     pub(crate) fn new(server: Rc<ServerBudget>, bytes_max: usize) -> ConnectionBudget {
-        ConnectionBudget {
-            server,
-            free: Rc::new(Cell::new(bytes_max)),
-            bytes_max,
-            acquire: None,
-        }
+        ConnectionBudget { server, free: Rc::new(Cell::new(bytes_max)), bytes_max, acquire: None }
     }
 
     /// Bytes granted and not yet returned.
@@ -91,11 +83,7 @@ impl ConnectionBudget {
             Poll::Pending => return Poll::Pending,
         };
         self.free.set(self.free.get() - bytes);
-        Poll::Ready(Charge {
-            bytes,
-            free: Rc::clone(&self.free),
-            _permit: permit,
-        })
+        Poll::Ready(Charge { bytes, free: Rc::clone(&self.free), _permit: permit })
     }
 
     fn poll_server(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<OwnedSemaphorePermit> {
@@ -105,9 +93,7 @@ impl ConnectionBudget {
             if let Ok(permit) = Arc::clone(&self.server.bytes).try_acquire_many_owned(permits) {
                 return Poll::Ready(permit);
             }
-            self.acquire = Some(Box::pin(
-                Arc::clone(&self.server.bytes).acquire_many_owned(permits),
-            ));
+            self.acquire = Some(Box::pin(Arc::clone(&self.server.bytes).acquire_many_owned(permits)));
             self.server.waiting.set(self.server.waiting.get() + 1);
         }
         let Some(acquire) = &mut self.acquire else {
@@ -151,15 +137,9 @@ mod tests {
     fn a_connection_is_held_to_its_part() {
         let server = ServerBudget::new(1000);
         let mut budget = ConnectionBudget::new(Rc::clone(&server), 100);
-        let Poll::Ready(first) = poll(&mut budget, 60) else {
-            panic!("60 of 100 are there")
-        };
+        let Poll::Ready(first) = poll(&mut budget, 60) else { panic!("60 of 100 are there") };
         assert!(poll(&mut budget, 41).is_pending());
-        assert_eq!(
-            server.waiting(),
-            0,
-            "waiting for its own part is nobody else's concern"
-        );
+        assert_eq!(server.waiting(), 0, "waiting for its own part is nobody else's concern");
         drop(first);
         assert_eq!(budget.held(), 0);
         assert!(poll(&mut budget, 100).is_ready());
@@ -170,16 +150,12 @@ mod tests {
         let server = ServerBudget::new(100);
         let mut one = ConnectionBudget::new(Rc::clone(&server), 100);
         let mut two = ConnectionBudget::new(Rc::clone(&server), 100);
-        let Poll::Ready(charge) = poll(&mut one, 80) else {
-            panic!("80 of 100 are there")
-        };
+        let Poll::Ready(charge) = poll(&mut one, 80) else { panic!("80 of 100 are there") };
         assert!(poll(&mut two, 30).is_pending());
         assert!(one.others_waiting());
         assert!(!two.others_waiting());
         drop(charge);
-        let Poll::Ready(charge) = poll(&mut two, 30) else {
-            panic!("everything was returned")
-        };
+        let Poll::Ready(charge) = poll(&mut two, 30) else { panic!("everything was returned") };
         assert_eq!(server.waiting(), 0);
         assert!(poll(&mut one, 71).is_pending());
         drop(one);

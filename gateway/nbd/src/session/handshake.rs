@@ -95,12 +95,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Handshake<'a, S> {
                 return Ok(Outcome::Ended);
             };
             let Some(data) = self.receive_data(header).await? else {
-                self.refuse(
-                    header.option,
-                    REP_ERR_TOO_BIG,
-                    "the option carries too much data",
-                )
-                .await?;
+                self.refuse(header.option, REP_ERR_TOO_BIG, "the option carries too much data").await?;
                 continue;
             };
             if let Some(outcome) = self.answer(header.option, &data, flags).await? {
@@ -126,8 +121,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Handshake<'a, S> {
                 if option == OPT_SET_META_CONTEXT {
                     self.allocation_for = None;
                 }
-                self.refuse(option, REP_ERR_INVALID, &error.to_string())
-                    .await?;
+                self.refuse(option, REP_ERR_INVALID, &error.to_string()).await?;
                 return Ok(None);
             }
         };
@@ -150,12 +144,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Handshake<'a, S> {
             ClientOption::ListMetaContext(request) => self.list_meta_context(option, request).await,
             ClientOption::SetMetaContext(request) => self.set_meta_context(option, request).await,
             ClientOption::StartTls => {
-                self.reply(option)
-                    .error(REP_ERR_UNSUP, "TLS is not supported");
+                self.reply(option).error(REP_ERR_UNSUP, "TLS is not supported");
             }
             ClientOption::Unknown(unknown) => {
-                self.reply(option)
-                    .error(REP_ERR_UNSUP, &format!("unknown option {unknown}"));
+                self.reply(option).error(REP_ERR_UNSUP, &format!("unknown option {unknown}"));
             }
         }
         self.send().await?;
@@ -165,10 +157,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Handshake<'a, S> {
     fn structured_reply(&mut self, option: u32) {
         if self.style == ReplyStyle::Extended {
             let mut reply = self.reply(option);
-            return reply.error(
-                REP_ERR_EXT_HEADER_REQD,
-                "extended headers are negotiated already",
-            );
+            return reply.error(REP_ERR_EXT_HEADER_REQD, "extended headers are negotiated already");
         }
         self.style = ReplyStyle::Structured;
         self.reply(option).ack();
@@ -178,26 +167,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Handshake<'a, S> {
         if self.style == ReplyStyle::Extended {
             return Err(HandshakeError::ExportNameAfterExtendedHeaders.into());
         }
-        let export = self
-            .lookup(&name)
-            .await
-            .map_err(|error| Error::Export(name.clone(), error))?;
-        export_name(
-            export.size(),
-            self.transmission_flags(&*export),
-            flags.no_zeroes,
-            &mut self.out,
-        );
+        let export = self.lookup(&name).await.map_err(|error| Error::Export(name.clone(), error))?;
+        export_name(export.size(), self.transmission_flags(&*export), flags.no_zeroes, &mut self.out);
         self.send().await?;
         Ok(self.transmission(name, export))
     }
 
-    async fn info(
-        &mut self,
-        option: u32,
-        request: InfoRequest,
-        go: bool,
-    ) -> Result<Option<Outcome>, Error> {
+    async fn info(&mut self, option: u32, request: InfoRequest, go: bool) -> Result<Option<Outcome>, Error> {
         let InfoRequest { name, infos } = request;
         let export = match self.lookup(&name).await {
             Ok(export) => export,
@@ -232,22 +208,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Handshake<'a, S> {
 
     fn transmission(&mut self, name: String, export: Rc<dyn Export>) -> Outcome {
         let block_status = self.style.chunked() && self.allocation_for.as_ref() == Some(&name);
-        Outcome::Transmission {
-            name,
-            negotiated: Negotiated {
-                export,
-                style: self.style,
-                block_status,
-            },
-        }
+        Outcome::Transmission { name, negotiated: Negotiated { export, style: self.style, block_status } }
     }
 
     fn transmission_flags(&self, export: &dyn Export) -> u16 {
-        let mut flags = FLAG_HAS_FLAGS
-            | FLAG_SEND_FLUSH
-            | FLAG_SEND_FUA
-            | FLAG_SEND_CACHE
-            | FLAG_CAN_MULTI_CONN;
+        let mut flags =
+            FLAG_HAS_FLAGS | FLAG_SEND_FLUSH | FLAG_SEND_FUA | FLAG_SEND_CACHE | FLAG_CAN_MULTI_CONN;
         if export.read_only() {
             flags |= FLAG_READ_ONLY;
         } else {
@@ -268,10 +234,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Handshake<'a, S> {
                 return Ok(());
             }
         };
-        for export in exports
-            .iter()
-            .filter(|export| export.name.len() <= MAX_STRING_BYTES)
-        {
+        for export in exports.iter().filter(|export| export.name.len() <= MAX_STRING_BYTES) {
             self.reply(option).server(&export.name, &export.description);
             if self.out.len() >= LIST_PIECE_BYTES {
                 self.send().await?;
@@ -310,8 +273,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Handshake<'a, S> {
     /// Whether contexts can be negotiated for an export; answers if not.
     async fn meta_context_export(&mut self, option: u32, name: &str) -> bool {
         if !self.style.chunked() {
-            self.reply(option)
-                .error(REP_ERR_INVALID, "metadata contexts need structured replies");
+            self.reply(option).error(REP_ERR_INVALID, "metadata contexts need structured replies");
             return false;
         }
         match self.lookup(name).await {
@@ -341,15 +303,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Handshake<'a, S> {
         result
     }
 
-    async fn refuse_export(
-        &mut self,
-        option: u32,
-        name: &str,
-        error: ExportError,
-    ) -> Result<(), Error> {
+    async fn refuse_export(&mut self, option: u32, name: &str, error: ExportError) -> Result<(), Error> {
         tracing::info!(peer = %self.context.peer, export = name, %error, "refused an export");
-        self.refuse(option, error_kind(&error), &error.to_string())
-            .await
+        self.refuse(option, error_kind(&error), &error.to_string()).await
     }
 
     async fn refuse(&mut self, option: u32, kind: u32, message: &str) -> Result<(), Error> {
@@ -358,10 +314,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Handshake<'a, S> {
     }
 
     fn reply(&mut self, option: u32) -> OptionReply<'_> {
-        OptionReply {
-            option,
-            out: &mut self.out,
-        }
+        OptionReply { option, out: &mut self.out }
     }
 
     /// The next option's header, or `None` where the client left instead.
@@ -394,17 +347,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Handshake<'a, S> {
 
     async fn receive(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
         let timeout = Error::Timeout(self.context.config.handshake_timeout);
-        timeout_at(self.deadline, self.stream.read_exact(bytes))
-            .await
-            .map_err(|_| timeout)??;
+        timeout_at(self.deadline, self.stream.read_exact(bytes)).await.map_err(|_| timeout)??;
         Ok(())
     }
 
     async fn send(&mut self) -> Result<(), Error> {
         let timeout = Error::Timeout(self.context.config.handshake_timeout);
-        timeout_at(self.deadline, self.stream.write_all(&self.out))
-            .await
-            .map_err(|_| timeout)??;
+        timeout_at(self.deadline, self.stream.write_all(&self.out)).await.map_err(|_| timeout)??;
         self.out.clear();
         Ok(())
     }

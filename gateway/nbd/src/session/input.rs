@@ -77,10 +77,7 @@ impl Input {
 
     /// Prepares to receive a large payload; its charge must have been taken.
     pub(crate) fn begin_large(&mut self, length: usize) {
-        assert!(
-            self.large.is_none() && !self.pinned,
-            "one payload at a time"
-        );
+        assert!(self.large.is_none() && !self.pinned, "one payload at a time");
         let at_hand = length.min(self.chunk.len());
         let mut buffer = BytesMut::with_capacity(length);
         buffer.put_slice(&self.chunk[..at_hand]);

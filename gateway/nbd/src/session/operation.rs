@@ -25,17 +25,8 @@ pub(crate) struct Completion {
 
 pub(crate) enum Answer {
     Done(Result<(), Failure>),
-    Read {
-        result: Result<Vec<Segment>, Failure>,
-        offset: u64,
-        length: u32,
-        dont_fragment: bool,
-    },
-    BlockStatus {
-        result: Result<Vec<Extent>, Failure>,
-        length: u64,
-        one: bool,
-    },
+    Read { result: Result<Vec<Segment>, Failure>, offset: u64, length: u32, dont_fragment: bool },
+    BlockStatus { result: Result<Vec<Extent>, Failure>, length: u64, one: bool },
 }
 
 /// A request in flight. Completes once.
@@ -85,72 +76,31 @@ fn begin(export: &Rc<dyn Export>, command: Command, payload: Bytes) -> Result<Wo
     let export = Rc::clone(export);
     let nothing = Answer::Done(Ok(()));
     let future = match command {
-        Command::Read {
-            offset,
-            length: 0,
-            dont_fragment,
-        } => {
-            return Err(Answer::Read {
-                result: Ok(Vec::new()),
-                offset,
-                length: 0,
-                dont_fragment,
-            });
+        Command::Read { offset, length: 0, dont_fragment } => {
+            return Err(Answer::Read { result: Ok(Vec::new()), offset, length: 0, dont_fragment });
         }
-        Command::Read {
-            offset,
-            length,
-            dont_fragment,
-        } => {
-            return Ok(Work::Read {
-                future: export.read(offset, length),
-                offset,
-                length,
-                dont_fragment,
-            });
+        Command::Read { offset, length, dont_fragment } => {
+            return Ok(Work::Read { future: export.read(offset, length), offset, length, dont_fragment });
         }
-        Command::BlockStatus {
-            offset,
-            length,
-            one,
-        } => {
-            return Ok(Work::BlockStatus {
-                future: export.block_status(offset, length),
-                length,
-                one,
-            });
+        Command::BlockStatus { offset, length, one } => {
+            return Ok(Work::BlockStatus { future: export.block_status(offset, length), length, one });
         }
         Command::Write { length: 0, .. }
         | Command::Trim { length: 0, .. }
         | Command::Cache { length: 0, .. }
         | Command::WriteZeroes { length: 0, .. }
         | Command::Disconnect => return Err(nothing),
-        Command::WriteZeroes {
-            no_hole,
-            fast: true,
-            ..
-        } if !export.zeroes_fast(no_hole) => {
-            let failure = Failure::new(
-                Errno::NotSupported,
-                "zeroing would not be faster than writing",
-            );
+        Command::WriteZeroes { no_hole, fast: true, .. } if !export.zeroes_fast(no_hole) => {
+            let failure = Failure::new(Errno::NotSupported, "zeroing would not be faster than writing");
             return Err(Answer::Done(Err(failure)));
         }
         Command::Write { offset, fua, .. } => export.write(offset, payload, fua),
         Command::Flush => export.flush(),
-        Command::Trim {
-            offset,
-            length,
-            fua,
-        } => export.trim(offset, length, fua),
+        Command::Trim { offset, length, fua } => export.trim(offset, length, fua),
         Command::Cache { offset, length } => export.cache(offset, length),
-        Command::WriteZeroes {
-            offset,
-            length,
-            no_hole,
-            fua,
-            ..
-        } => export.write_zeroes(offset, length, no_hole, fua),
+        Command::WriteZeroes { offset, length, no_hole, fua, .. } => {
+            export.write_zeroes(offset, length, no_hole, fua)
+        }
     };
     Ok(Work::Plain(future))
 }
@@ -161,31 +111,16 @@ impl Future for Operation {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Completion> {
         let answer = match &mut self.work {
             Work::Plain(future) => Answer::Done(ready!(future.as_mut().poll(cx))),
-            Work::Read {
-                future,
-                offset,
-                length,
-                dont_fragment,
-            } => Answer::Read {
+            Work::Read { future, offset, length, dont_fragment } => Answer::Read {
                 result: ready!(future.as_mut().poll(cx)),
                 offset: *offset,
                 length: *length,
                 dont_fragment: *dont_fragment,
             },
-            Work::BlockStatus {
-                future,
-                length,
-                one,
-            } => Answer::BlockStatus {
-                result: ready!(future.as_mut().poll(cx)),
-                length: *length,
-                one: *one,
-            },
+            Work::BlockStatus { future, length, one } => {
+                Answer::BlockStatus { result: ready!(future.as_mut().poll(cx)), length: *length, one: *one }
+            }
         };
-        Poll::Ready(Completion {
-            to: self.to,
-            answer,
-            held: Rc::clone(&self.held),
-        })
+        Poll::Ready(Completion { to: self.to, answer, held: Rc::clone(&self.held) })
     }
 }

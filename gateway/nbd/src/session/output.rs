@@ -76,21 +76,12 @@ impl Output {
         let Completion { to, answer, held } = completion;
         let result = match answer {
             Answer::Done(result) => result.map(|()| self.style.done(to, self.head())),
-            Answer::Read {
-                result,
-                offset,
-                length,
-                dont_fragment,
-            } => result.and_then(|segments| {
+            Answer::Read { result, offset, length, dont_fragment } => result.and_then(|segments| {
                 check_segments(&segments, length)?;
                 self.push_read(to, offset, length, dont_fragment, segments);
                 Ok(())
             }),
-            Answer::BlockStatus {
-                result,
-                length,
-                one,
-            } => result.and_then(|extents| {
+            Answer::BlockStatus { result, length, one } => result.and_then(|extents| {
                 let extents = check_extents(extents, length, one)?;
                 self.style.block_status(to, &extents, self.head());
                 Ok(())
@@ -114,12 +105,8 @@ impl Output {
         self.flush_head();
         assert!(!self.queue.is_empty(), "sending needs something to send");
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let count = self
-            .queue
-            .iter()
-            .zip(&mut slices)
-            .map(|(bytes, slice)| *slice = IoSlice::new(bytes))
-            .count();
+        let count =
+            self.queue.iter().zip(&mut slices).map(|(bytes, slice)| *slice = IoSlice::new(bytes)).count();
         let sent = ready!(Pin::new(stream).poll_write_vectored(cx, &slices[..count]))?;
         if sent == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -138,11 +125,7 @@ impl Output {
                 self.queue.pop_front();
             }
         }
-        while self
-            .held
-            .front()
-            .is_some_and(|(end, _)| *end <= self.sent_bytes)
-        {
+        while self.held.front().is_some_and(|(end, _)| *end <= self.sent_bytes) {
             self.held.pop_front();
         }
     }
@@ -198,25 +181,17 @@ impl Output {
         }
         if !style.chunked() {
             ReplyStyle::read_simple(to, &mut self.head);
-            segments
-                .into_iter()
-                .for_each(|segment| self.push_segment(segment));
+            segments.into_iter().for_each(|segment| self.push_segment(segment));
             return;
         }
-        let whole_hole = segments
-            .iter()
-            .all(|segment| matches!(segment, Segment::Zero(_)));
+        let whole_hole = segments.iter().all(|segment| matches!(segment, Segment::Zero(_)));
         let is_hole = |segment: &Segment| {
             whole_hole
-                || (!dont_fragment
-                    && matches!(segment, Segment::Zero(length) if *length >= HOLE_BYTES_MIN))
+                || (!dont_fragment && matches!(segment, Segment::Zero(length) if *length >= HOLE_BYTES_MIN))
         };
         let end = offset + u64::from(length);
         let mut position = offset;
-        let mut segments = segments
-            .into_iter()
-            .filter(|segment| segment.length() > 0)
-            .peekable();
+        let mut segments = segments.into_iter().filter(|segment| segment.length() > 0).peekable();
         let mut run = Vec::new();
         while let Some(first) = segments.next() {
             let hole = is_hole(&first);
@@ -242,16 +217,11 @@ impl Output {
 
 /// An export must return what was asked, or the stream to the client would be out of step.
 fn check_segments(segments: &[Segment], length: u32) -> Result<(), Failure> {
-    let returned = segments
-        .iter()
-        .fold(0u64, |sum, segment| sum.saturating_add(segment.length()));
+    let returned = segments.iter().fold(0u64, |sum, segment| sum.saturating_add(segment.length()));
     if returned == u64::from(length) {
         return Ok(());
     }
-    Err(Failure::new(
-        Errno::Io,
-        format!("the export returned {returned} bytes of {length}"),
-    ))
+    Err(Failure::new(Errno::Io, format!("the export returned {returned} bytes of {length}")))
 }
 
 /// Merges neighbours of one state, and cuts what reaches beyond the request or beyond one reply.
@@ -267,10 +237,7 @@ fn check_extents(extents: Vec<Extent>, length: u64, one: bool) -> Result<Vec<Ext
         match merged.last_mut() {
             Some(last) if last.state == extent.state => last.length += part,
             _ if full => break,
-            _ => merged.push(Extent {
-                length: part,
-                ..extent
-            }),
+            _ => merged.push(Extent { length: part, ..extent }),
         }
         left -= part;
     }

@@ -69,9 +69,7 @@ impl fmt::Display for Closed {
         match self {
             Closed::Disconnected => f.write_str("the client disconnected"),
             Closed::EndOfStream => f.write_str("the client closed the connection"),
-            Closed::EndOfStreamInRequest => {
-                f.write_str("the client closed the connection within a request")
-            }
+            Closed::EndOfStreamInRequest => f.write_str("the client closed the connection within a request"),
             Closed::Stopped => f.write_str("the server stops"),
             Closed::DrainTimeout { running } => {
                 write!(f, "the server stops, with {running} requests unfinished")
@@ -128,16 +126,8 @@ pub(crate) struct Transmission<'a, S> {
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Transmission<'a, S> {
-    pub(crate) fn new(
-        context: &'a SessionContext,
-        stream: &'a mut S,
-        negotiated: Negotiated,
-    ) -> Self {
-        let Negotiated {
-            export,
-            style,
-            block_status,
-        } = negotiated;
+    pub(crate) fn new(context: &'a SessionContext, stream: &'a mut S, negotiated: Negotiated) -> Self {
+        let Negotiated { export, style, block_status } = negotiated;
         let limits = Limits {
             size: export.size(),
             read_only: export.read_only(),
@@ -146,10 +136,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Transmission<'a, S> {
             extended: style == ReplyStyle::Extended,
             block_status,
         };
-        let budget = ConnectionBudget::new(
-            Rc::clone(&context.budget),
-            context.config.connection_bytes_max,
-        );
+        let budget = ConnectionBudget::new(Rc::clone(&context.budget), context.config.connection_bytes_max);
         Transmission {
             context,
             stream,
@@ -178,13 +165,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Transmission<'a, S> {
             if let Poll::Ready(closed) = self.poll(cx) {
                 return Poll::Ready(closed);
             }
-            let timeout = stopping
-                .as_mut()
-                .is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
+            let timeout = stopping.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
             if timeout {
-                Poll::Ready(Closed::DrainTimeout {
-                    running: self.running.len(),
-                })
+                Poll::Ready(Closed::DrainTimeout { running: self.running.len() })
             } else {
                 Poll::Pending
             }
@@ -271,40 +254,25 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Transmission<'a, S> {
         let request = self.limits.admit(&header);
         let payload_bytes = header.payload_bytes(extended);
         if request.is_err() && payload_bytes > MAX_SKIP_BYTES {
-            self.drain(Closed::Violation(format!(
-                "a request with a payload of {payload_bytes} bytes"
-            )));
+            self.drain(Closed::Violation(format!("a request with a payload of {payload_bytes} bytes")));
             return Step::Next;
         }
         if request == Ok(Command::Disconnect) {
             self.drain(Closed::Disconnected);
             return Step::Next;
         }
-        let to = ReplyTo {
-            cookie: header.cookie,
-            offset: header.offset,
-        };
-        self.stage = Stage::Admit {
-            to,
-            request,
-            payload_bytes,
-        };
+        let to = ReplyTo { cookie: header.cookie, offset: header.offset };
+        self.stage = Stage::Admit { to, request, payload_bytes };
         Step::Next
     }
 
     /// Waits until there is room for the request and everything it will need.
     fn admit(&mut self, cx: &mut Context<'_>) -> Step {
-        let Stage::Admit {
-            to,
-            request,
-            payload_bytes,
-        } = &self.stage
-        else {
+        let Stage::Admit { to, request, payload_bytes } = &self.stage else {
             return Step::Wait;
         };
         let (to, payload_bytes) = (*to, *payload_bytes);
-        if self.running.len() + self.output.replies() >= self.context.config.connection_requests_max
-        {
+        if self.running.len() + self.output.replies() >= self.context.config.connection_requests_max {
             return Step::Wait;
         }
         let slice = matches!(request, Ok(Command::Write { length: 1.., .. }))
@@ -328,22 +296,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Transmission<'a, S> {
                 if !slice && self.input.bytes().len() < length {
                     self.input.begin_large(length);
                 }
-                self.stage = Stage::Payload {
-                    to,
-                    command,
-                    length,
-                    held,
-                };
+                self.stage = Stage::Payload { to, command, length, held };
             }
             Ok(command) => self.start(command, Bytes::new(), to, held),
-            Err(failure) => {
-                self.stage = Stage::Skip {
-                    to,
-                    failure,
-                    left: payload_bytes,
-                    held,
-                }
-            }
+            Err(failure) => self.stage = Stage::Skip { to, failure, left: payload_bytes, held },
         }
         Step::Next
     }
@@ -352,23 +308,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Transmission<'a, S> {
         if let Some(held) = self.input.chunk_charge() {
             return Poll::Ready(held);
         }
-        self.budget
-            .poll_take(cx, CHUNK_BYTES + REQUEST_BYTES)
-            .map(|charge| {
-                let held = Rc::new(charge);
-                self.input.set_chunk_charge(&held);
-                held
-            })
+        self.budget.poll_take(cx, CHUNK_BYTES + REQUEST_BYTES).map(|charge| {
+            let held = Rc::new(charge);
+            self.input.set_chunk_charge(&held);
+            held
+        })
     }
 
     fn take_payload(&mut self, length: usize) -> Step {
         let Some(payload) = self.input.take_payload(length) else {
             return Step::Fill;
         };
-        if let Stage::Payload {
-            to, command, held, ..
-        } = std::mem::replace(&mut self.stage, Stage::Header)
-        {
+        if let Stage::Payload { to, command, held, .. } = std::mem::replace(&mut self.stage, Stage::Header) {
             self.start(command, payload, to, held);
         }
         Step::Next
@@ -378,24 +329,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Transmission<'a, S> {
         let Stage::Skip { left, .. } = &mut self.stage else {
             return Step::Wait;
         };
-        let at_hand = usize::try_from(*left)
-            .unwrap_or(usize::MAX)
-            .min(self.input.bytes().len());
+        let at_hand = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.bytes().len());
         self.input.consume(at_hand);
         *left -= at_hand as u64;
         if *left > 0 {
             return Step::Fill;
         }
-        if let Stage::Skip {
-            to, failure, held, ..
-        } = std::mem::replace(&mut self.stage, Stage::Header)
-        {
+        if let Stage::Skip { to, failure, held, .. } = std::mem::replace(&mut self.stage, Stage::Header) {
             self.context.counters.update(|stats| stats.others += 1);
-            self.complete(Completion {
-                to,
-                answer: Answer::Done(Err(failure)),
-                held,
-            });
+            self.complete(Completion { to, answer: Answer::Done(Err(failure)), held });
         }
         Step::Next
     }
@@ -408,9 +350,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Transmission<'a, S> {
         match start(&self.export, command, payload, to, held) {
             Started::Running(operation) => self.running.push(operation),
             Started::Completed(completion) => {
-                self.context
-                    .counters
-                    .update(|stats| stats.requests_in_flight -= 1);
+                self.context.counters.update(|stats| stats.requests_in_flight -= 1);
                 self.complete(completion);
             }
         }
@@ -419,9 +359,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Transmission<'a, S> {
     fn collect(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         while let Poll::Ready(Some(completion)) = self.running.poll_next_unpin(cx) {
-            self.context
-                .counters
-                .update(|stats| stats.requests_in_flight -= 1);
+            self.context.counters.update(|stats| stats.requests_in_flight -= 1);
             self.complete(completion);
             moved = true;
         }
@@ -462,11 +400,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Transmission<'a, S> {
 
     fn end_of_stream(&mut self) {
         let between = matches!(self.stage, Stage::Header) && self.input.bytes().is_empty();
-        self.drain(if between {
-            Closed::EndOfStream
-        } else {
-            Closed::EndOfStreamInRequest
-        });
+        self.drain(if between { Closed::EndOfStream } else { Closed::EndOfStreamInRequest });
     }
 
     fn broken(&mut self, error: std::io::Error) {
@@ -484,8 +418,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Transmission<'a, S> {
         let owes_payload = matches!(self.stage, Stage::Payload { .. } | Stage::Skip { .. });
         let owes_reading = !self.output.is_empty();
         let draining = matches!(self.stage, Stage::Draining(_));
-        let stalled = (owes_reading && draining)
-            || ((owes_payload || owes_reading) && self.budget.others_waiting());
+        let stalled =
+            (owes_reading && draining) || ((owes_payload || owes_reading) && self.budget.others_waiting());
         if !stalled {
             return None;
         }
@@ -500,9 +434,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Transmission<'a, S> {
 impl<S> Drop for Transmission<'_, S> {
     fn drop(&mut self) {
         let unfinished = self.running.len() as u64;
-        self.context
-            .counters
-            .update(|stats| stats.requests_in_flight -= unfinished);
+        self.context.counters.update(|stats| stats.requests_in_flight -= unfinished);
     }
 }
 
@@ -537,9 +469,7 @@ fn count(stats: &mut Stats, command: Command) {
         Command::Flush => stats.flushes += 1,
         Command::Trim { .. } => stats.trims += 1,
         Command::WriteZeroes { .. } => stats.zeroes += 1,
-        Command::Cache { .. } | Command::BlockStatus { .. } | Command::Disconnect => {
-            stats.others += 1
-        }
+        Command::Cache { .. } | Command::BlockStatus { .. } | Command::Disconnect => stats.others += 1,
     }
 }
 
@@ -552,11 +482,7 @@ struct StallWatch {
 
 impl StallWatch {
     fn new(timeout: std::time::Duration) -> StallWatch {
-        StallWatch {
-            timer: Box::pin(sleep(timeout)),
-            timeout,
-            moved_bytes: 0,
-        }
+        StallWatch { timer: Box::pin(sleep(timeout)), timeout, moved_bytes: 0 }
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>, moved_bytes: u64) -> bool {

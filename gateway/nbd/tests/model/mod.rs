@@ -10,8 +10,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use nacre_nbd::{
-    BlockSizes, Errno, Export, ExportError, ExportFuture, ExportInfo, Exports, Extent, ExtentState,
-    Failure, Segment,
+    BlockSizes, Errno, Export, ExportError, ExportFuture, ExportInfo, Exports, Extent, ExtentState, Failure,
+    Segment,
 };
 use tokio::sync::watch;
 
@@ -37,11 +37,7 @@ impl Gate {
 
     async fn pass(&self) {
         if !*self.0.borrow() {
-            self.0
-                .subscribe()
-                .wait_for(|open| *open)
-                .await
-                .expect("the gate outlives its waiters");
+            self.0.subscribe().wait_for(|open| *open).await.expect("the gate outlives its waiters");
         }
     }
 }
@@ -96,16 +92,10 @@ impl Memory {
 
     fn mark(&self, offset: u64, length: u64, allocated: bool) {
         let (first, last) = if allocated {
-            (
-                offset / BLOCK_BYTES,
-                (offset + length).div_ceil(BLOCK_BYTES),
-            )
+            (offset / BLOCK_BYTES, (offset + length).div_ceil(BLOCK_BYTES))
         } else {
             // Only blocks that are covered whole.
-            (
-                offset.div_ceil(BLOCK_BYTES),
-                (offset + length) / BLOCK_BYTES,
-            )
+            (offset.div_ceil(BLOCK_BYTES), (offset + length) / BLOCK_BYTES)
         };
         if first < last {
             self.allocated.borrow_mut()[first as usize..last as usize].fill(allocated);
@@ -121,17 +111,10 @@ impl Memory {
         while position < end {
             let block = position / BLOCK_BYTES;
             let next = ((block + 1) * BLOCK_BYTES).min(end);
-            let state = if allocated[block as usize] {
-                ExtentState::Data
-            } else {
-                ExtentState::Hole
-            };
+            let state = if allocated[block as usize] { ExtentState::Data } else { ExtentState::Hole };
             match extents.last_mut() {
                 Some(last) if last.state == state => last.length += next - position,
-                _ => extents.push(Extent {
-                    length: next - position,
-                    state,
-                }),
+                _ => extents.push(Extent { length: next - position, state }),
             }
             position = next;
         }
@@ -139,16 +122,11 @@ impl Memory {
     }
 
     async fn enter(self: &Rc<Self>, payload_bytes: usize) -> Result<Inside, Failure> {
-        let inside = Inside {
-            memory: Rc::clone(self),
-            payload_bytes,
-        };
+        let inside = Inside { memory: Rc::clone(self), payload_bytes };
         self.inside.set(self.inside.get() + 1);
-        self.inside_peak
-            .set(self.inside_peak.get().max(self.inside.get()));
+        self.inside_peak.set(self.inside_peak.get().max(self.inside.get()));
         self.payload.set(self.payload.get() + payload_bytes);
-        self.payload_peak
-            .set(self.payload_peak.get().max(self.payload.get()));
+        self.payload_peak.set(self.payload_peak.get().max(self.payload.get()));
         self.gate.pass().await;
         match self.failure.borrow().clone() {
             Some(failure) => Err(failure),
@@ -165,9 +143,7 @@ struct Inside {
 impl Drop for Inside {
     fn drop(&mut self) {
         self.memory.inside.set(self.memory.inside.get() - 1);
-        self.memory
-            .payload
-            .set(self.memory.payload.get() - self.payload_bytes);
+        self.memory.payload.set(self.memory.payload.get() - self.payload_bytes);
     }
 }
 
@@ -197,19 +173,14 @@ impl Export for Memory {
             let _inside = self.enter(0).await?;
             let bytes = self.bytes.borrow();
             let mut position = offset as usize;
-            let segments = self
-                .extents(offset, u64::from(length))
-                .into_iter()
-                .map(|extent| {
-                    let begin = position;
-                    position += extent.length as usize;
-                    match extent.state {
-                        ExtentState::Data => {
-                            Segment::Data(Bytes::copy_from_slice(&bytes[begin..position]))
-                        }
-                        ExtentState::Zero | ExtentState::Hole => Segment::Zero(extent.length),
-                    }
-                });
+            let segments = self.extents(offset, u64::from(length)).into_iter().map(|extent| {
+                let begin = position;
+                position += extent.length as usize;
+                match extent.state {
+                    ExtentState::Data => Segment::Data(Bytes::copy_from_slice(&bytes[begin..position])),
+                    ExtentState::Zero | ExtentState::Hole => Segment::Zero(extent.length),
+                }
+            });
             Ok(segments.collect())
         })
     }
@@ -278,28 +249,21 @@ impl Export for Memory {
 pub struct Disks(pub Vec<(String, Rc<Memory>)>);
 
 impl Exports for Disks {
-    fn lookup<'a>(
-        &'a self,
-        name: &'a str,
-    ) -> ExportFuture<'a, Result<Rc<dyn Export>, ExportError>> {
+    fn lookup<'a>(&'a self, name: &'a str) -> ExportFuture<'a, Result<Rc<dyn Export>, ExportError>> {
         let found = self.0.iter().find(|(known, _)| known == name);
         let result = match found {
             Some((_, disk)) => Ok(Rc::clone(disk) as Rc<dyn Export>),
-            None if name == "forbidden" => {
-                Err(ExportError::Denied("forbidden is forbidden".to_owned()))
-            }
-            None => Err(ExportError::NotFound(format!(
-                "there is no export {name:?}"
-            ))),
+            None if name == "forbidden" => Err(ExportError::Denied("forbidden is forbidden".to_owned())),
+            None => Err(ExportError::NotFound(format!("there is no export {name:?}"))),
         };
         Box::pin(std::future::ready(result))
     }
 
     fn list(&self) -> ExportFuture<'_, Result<Vec<ExportInfo>, ExportError>> {
-        let infos = self.0.iter().map(|(name, disk)| ExportInfo {
-            name: name.clone(),
-            description: disk.description(),
-        });
+        let infos = self
+            .0
+            .iter()
+            .map(|(name, disk)| ExportInfo { name: name.clone(), description: disk.description() });
         Box::pin(std::future::ready(Ok(infos.collect())))
     }
 }
