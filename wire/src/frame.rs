@@ -12,6 +12,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use nacre_types::checksum;
+use std::collections::VecDeque;
 
 pub const HEADER_BYTES: usize = 64;
 /// "NACR" in a hex dump.
@@ -64,31 +65,11 @@ pub enum FrameError {
 impl Frame {
     /// Header, body and crcs in one buffer; the payload follows it on the stream as it is.
     pub fn encode_head(&self) -> Bytes {
-        assert!(self.body.len() <= BODY_BYTES_MAX, "body of kind {} too large", self.header.kind);
-        assert!(self.payload.len() <= PAYLOAD_BYTES_MAX, "payload of kind {} too large", self.header.kind);
-        assert!(self.crcs.len() <= CRCS_MAX, "too many crcs in kind {}", self.header.kind);
-        let mut out = Vec::with_capacity(HEADER_BYTES + self.body.len() + self.crcs.len() * 4);
-        let h = &self.header;
-        out.extend_from_slice(&MAGIC.to_le_bytes());
-        out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&h.kind.to_le_bytes());
-        out.extend_from_slice(&(self.body.len() as u32).to_le_bytes());
-        out.extend_from_slice(&(self.payload.len() as u32).to_le_bytes());
-        out.extend_from_slice(&(self.crcs.len() as u32).to_le_bytes());
-        out.extend_from_slice(&h.flags.to_le_bytes());
-        for word in [h.pg, h.epoch, h.client, h.seq] {
-            out.extend_from_slice(&word.to_le_bytes());
-        }
-        out.resize(HEADER_BYTES, 0);
-        out.extend_from_slice(&self.body);
-        for crc in &self.crcs {
-            out.extend_from_slice(&crc.to_le_bytes());
-        }
-        let body_crc = checksum::crc32(&out[HEADER_BYTES..]);
-        out[56..60].copy_from_slice(&body_crc.to_le_bytes());
-        let header_crc = checksum::crc32(&out[..60]);
-        out[60..64].copy_from_slice(&header_crc.to_le_bytes());
-        out.into()
+        let mut out = BytesMut::with_capacity(HEADER_BYTES + self.body.len() + self.crcs.len() * 4);
+        write_head(&mut out, &self.header, &self.crcs, self.payload.len(), |out| {
+            out.extend_from_slice(&self.body);
+        });
+        out.freeze()
     }
 
     /// The whole frame in one buffer.
@@ -102,6 +83,41 @@ impl Frame {
         all.extend_from_slice(&self.payload);
         all.freeze()
     }
+}
+
+/// Appends header, body and crcs of a frame; `body` appends the body. Panics if the sender made a frame too large.
+pub(crate) fn write_head(
+    out: &mut BytesMut,
+    header: &Header,
+    crcs: &[u32],
+    payload_len: usize,
+    body: impl FnOnce(&mut BytesMut),
+) {
+    assert!(payload_len <= PAYLOAD_BYTES_MAX, "payload of kind {} too large", header.kind);
+    assert!(crcs.len() <= CRCS_MAX, "too many crcs in kind {}", header.kind);
+    let start = out.len();
+    out.resize(start + HEADER_BYTES, 0);
+    body(out);
+    let body_len = out.len() - start - HEADER_BYTES;
+    assert!(body_len <= BODY_BYTES_MAX, "body of kind {} too large", header.kind);
+    out.reserve(crcs.len() * 4);
+    for crc in crcs {
+        out.extend_from_slice(&crc.to_le_bytes());
+    }
+    let (head, rest) = out[start..].split_at_mut(HEADER_BYTES);
+    head[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+    head[4..6].copy_from_slice(&VERSION.to_le_bytes());
+    head[6..8].copy_from_slice(&header.kind.to_le_bytes());
+    head[8..12].copy_from_slice(&(body_len as u32).to_le_bytes());
+    head[12..16].copy_from_slice(&(payload_len as u32).to_le_bytes());
+    head[16..20].copy_from_slice(&(crcs.len() as u32).to_le_bytes());
+    head[20..24].copy_from_slice(&header.flags.to_le_bytes());
+    for (at, word) in [(24, header.pg), (32, header.epoch), (40, header.client), (48, header.seq)] {
+        head[at..at + 8].copy_from_slice(&word.to_le_bytes());
+    }
+    head[56..60].copy_from_slice(&checksum::crc32(rest).to_le_bytes());
+    let header_crc = checksum::crc32(&head[..60]);
+    head[60..64].copy_from_slice(&header_crc.to_le_bytes());
 }
 
 /// What a header says is coming.
@@ -147,11 +163,42 @@ fn parse_header(bytes: &[u8; HEADER_BYTES]) -> Result<Layout, FrameError> {
     })
 }
 
+impl Layout {
+    /// Bytes of body and crcs, which `body_crc` covers.
+    fn checked_len(&self) -> usize {
+        self.body_len + self.crc_count * 4
+    }
+
+    fn total(&self) -> usize {
+        self.checked_len() + self.payload_len
+    }
+
+    /// The frame whose bytes after the header are `all`.
+    fn frame(&self, mut all: Bytes) -> Result<Frame, FrameError> {
+        let payload = all.split_off(self.checked_len());
+        if checksum::crc32(&all) != self.body_crc {
+            return Err(FrameError::BodyChecksum);
+        }
+        let crcs = all.split_off(self.body_len);
+        let crcs = crcs.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
+        Ok(Frame { header: self.header, body: all, crcs, payload })
+    }
+}
+
+/// What a header may reserve before the bytes it announces arrive.
+const RESERVE_BYTES_MAX: usize = 1 << 20;
+/// A payload this small is copied out of its chunk, so that it does not keep a whole batch of packets in memory.
+const KEEP_CHUNK_BYTES_MIN: usize = 2048;
+
 /// Turns the chunks of one stream back into frames. Payload memory is allocated as bytes arrive, not as announced.
+/// A frame that lies in one chunk is not copied; one that spans chunks is put together with one copy.
 #[derive(Debug, Default)]
 pub struct FrameDecoder {
+    /// A frame of which only a part has arrived, without its header once `layout` is set.
     buffer: BytesMut,
     layout: Option<Layout>,
+    /// Chunks not looked at yet.
+    chunks: VecDeque<Bytes>,
 }
 
 impl FrameDecoder {
@@ -161,43 +208,78 @@ impl FrameDecoder {
 
     /// Takes the next chunk of the stream. Call [`FrameDecoder::next_frame`] until it has no more.
     pub fn feed(&mut self, chunk: &[u8]) {
-        self.buffer.extend_from_slice(chunk);
+        self.feed_bytes(Bytes::copy_from_slice(chunk));
+    }
+
+    /// Like [`FrameDecoder::feed`], keeping `chunk` instead of copying it.
+    pub fn feed_bytes(&mut self, chunk: Bytes) {
+        if !chunk.is_empty() {
+            self.chunks.push_back(chunk);
+        }
     }
 
     /// The next whole frame, if all of it has arrived. After an error the stream is unusable.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
-        let layout = match self.layout {
-            Some(layout) => layout,
-            None => {
-                let Some(head) = self.buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
-                let layout = parse_header(head)?;
-                self.buffer.advance(HEADER_BYTES);
-                self.layout = Some(layout);
-                layout
+        while let Some(chunk) = self.chunks.front_mut() {
+            if self.buffer.is_empty() && self.layout.is_none() {
+                if let Some(head) = chunk.first_chunk::<HEADER_BYTES>() {
+                    let layout = parse_header(head)?;
+                    if chunk.len() - HEADER_BYTES >= layout.total() {
+                        chunk.advance(HEADER_BYTES);
+                        let all = chunk.split_to(layout.total());
+                        if chunk.is_empty() {
+                            self.chunks.pop_front();
+                        }
+                        let mut frame = layout.frame(all)?;
+                        if frame.payload.len() < KEEP_CHUNK_BYTES_MIN {
+                            frame.payload = Bytes::copy_from_slice(&frame.payload);
+                        }
+                        return Ok(Some(frame));
+                    }
+                }
             }
-        };
-        let checked_len = layout.body_len + layout.crc_count * 4;
-        let total = checked_len + layout.payload_len;
-        if self.buffer.len() < total {
-            // Grow geometrically towards the whole, so that a sender that only announces costs little.
-            let target = total.min((self.buffer.len() * 2).max(64 << 10));
-            self.buffer.reserve(target.saturating_sub(self.buffer.len()));
-            return Ok(None);
+            let wanted = self.layout.map_or(HEADER_BYTES, |layout| layout.total());
+            let taken = (wanted - self.buffer.len()).min(chunk.len());
+            if self.buffer.capacity() < self.buffer.len() + taken {
+                // Room for a modest frame at once, for a huge one only when a part of it is there.
+                let huge = self.buffer.is_empty() && wanted > RESERVE_BYTES_MAX;
+                let room = if huge { RESERVE_BYTES_MAX.max(taken) } else { wanted };
+                self.buffer.reserve(room - self.buffer.len());
+            }
+            self.buffer.extend_from_slice(&chunk[..taken]);
+            chunk.advance(taken);
+            if chunk.is_empty() {
+                self.chunks.pop_front();
+            }
+            if self.buffer.len() < wanted {
+                continue;
+            }
+            match self.layout {
+                None => {
+                    let Some(head) = self.buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+                    let layout = parse_header(head)?;
+                    self.buffer.clear();
+                    if layout.total() == 0 {
+                        return layout.frame(Bytes::new()).map(Some);
+                    }
+                    self.layout = Some(layout);
+                }
+                Some(layout) => {
+                    self.layout = None;
+                    return layout.frame(std::mem::take(&mut self.buffer).freeze()).map(Some);
+                }
+            }
         }
-        self.layout = None;
-        let mut all = self.buffer.split_to(total).freeze();
-        let payload = all.split_off(checked_len);
-        if checksum::crc32(&all) != layout.body_crc {
-            return Err(FrameError::BodyChecksum);
-        }
-        let crcs = all.split_off(layout.body_len);
-        let crcs = crcs.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
-        Ok(Some(Frame { header: layout.header, body: all, crcs, payload }))
+        Ok(None)
     }
 
     /// Checks that the stream ended between frames.
     pub fn finish(&self) -> Result<(), FrameError> {
-        if self.buffer.is_empty() && self.layout.is_none() { Ok(()) } else { Err(FrameError::Truncated) }
+        if self.buffer.is_empty() && self.layout.is_none() && self.chunks.is_empty() {
+            Ok(())
+        } else {
+            Err(FrameError::Truncated)
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! The table at the end is the protocol's index: kind number, name, lane. Numbers are never reused. A kind this
 //! version does not know decodes to [`PacketError::UnknownKind`], which the receiver answers with a refusal.
 
-use crate::frame::{Frame, Header};
+use crate::frame::{self, Frame, Header};
 use crate::messages::*;
 use crate::op::{OsdOp, OsdOpReply, WatchEvent};
 use bytes::{Bytes, BytesMut};
@@ -149,16 +149,27 @@ impl Packet {
         self.message.lane()
     }
 
+    fn header(&self) -> Header {
+        Header {
+            kind: self.message.kind(),
+            flags: 0,
+            pg: self.pg.map_or(NO_PG, PgId::as_u64),
+            epoch: self.epoch.0,
+            client: self.request.client.0,
+            seq: self.request.seq,
+        }
+    }
+
+    /// Appends everything of the packet's frame but the payload, which follows it on the stream.
+    pub fn write_head(&self, out: &mut BytesMut) {
+        frame::write_head(out, &self.header(), &self.data.crcs, self.data.bytes.len(), |out| {
+            self.message.encode_into(out);
+        });
+    }
+
     pub fn to_frame(&self) -> Frame {
         Frame {
-            header: Header {
-                kind: self.message.kind(),
-                flags: 0,
-                pg: self.pg.map_or(NO_PG, PgId::as_u64),
-                epoch: self.epoch.0,
-                client: self.request.client.0,
-                seq: self.request.seq,
-            },
+            header: self.header(),
             body: self.message.encode().into(),
             crcs: self.data.crcs.clone(),
             payload: self.data.bytes.clone(),
@@ -198,6 +209,11 @@ macro_rules! messages {
 
             pub fn encode(&self) -> Vec<u8> {
                 match self { $(Message::$name(m) => m.encode_to_vec()),* }
+            }
+
+            fn encode_into(&self, out: &mut BytesMut) {
+                let encoded = match self { $(Message::$name(m) => m.encode(out)),* };
+                encoded.expect("a BytesMut grows");
             }
 
             pub fn decode(kind: u16, body: &[u8]) -> Result<Message, PacketError> {

@@ -46,7 +46,70 @@ fn an_end_inside_a_frame_is_noticed() {
     assert_eq!(decoder.finish(), Err(FrameError::Truncated));
 }
 
+#[test]
+fn a_frame_in_one_chunk_is_not_copied() {
+    let mut big = frame();
+    big.payload = vec![7; 5000].into();
+    let mut stream = BytesMut::new();
+    for _ in 0..3 {
+        stream.extend_from_slice(&big.encode());
+    }
+    let stream = stream.freeze();
+    let mut decoder = FrameDecoder::new();
+    decoder.feed_bytes(stream.clone());
+    for _ in 0..3 {
+        let got = decoder.next_frame().unwrap().unwrap();
+        assert_eq!(got, big);
+        assert!(stream.as_ptr_range().contains(&got.payload.as_ptr()));
+    }
+    assert_eq!(decoder.next_frame(), Ok(None));
+    decoder.finish().unwrap();
+}
+
+#[test]
+fn an_announced_payload_reserves_little() {
+    let header = Header { kind: 1, ..Header::default() };
+    let mut head = BytesMut::new();
+    write_head(&mut head, &header, &[], PAYLOAD_BYTES_MAX, |_| {});
+    let mut decoder = FrameDecoder::new();
+    decoder.feed(&head);
+    decoder.feed(b"x");
+    assert_eq!(decoder.next_frame(), Ok(None));
+    assert!(decoder.buffer.capacity() <= RESERVE_BYTES_MAX);
+}
+
 proptest! {
+    #[test]
+    fn any_chunking_gives_the_same_frames(
+        sizes in proptest::collection::vec(0_usize..9000, 1..6),
+        cuts in proptest::collection::vec(1_usize..5000, 1..20),
+    ) {
+        let frames: Vec<Frame> = sizes.iter().enumerate().map(|(i, &size)| Frame {
+            header: Header { seq: i as u64, ..Header::default() },
+            body: vec![1; size % 100].into(),
+            crcs: vec![9; size % 3],
+            payload: vec![i as u8; size].into(),
+        }).collect();
+        let mut stream = Bytes::from(frames.iter().flat_map(|f| f.encode().to_vec()).collect::<Vec<u8>>());
+        let mut decoder = FrameDecoder::new();
+        let mut got = Vec::new();
+        for (i, cut) in cuts.iter().cycle().enumerate() {
+            if stream.is_empty() {
+                break;
+            }
+            decoder.feed_bytes(stream.split_to((*cut).min(stream.len())));
+            while i % 3 != 0 {
+                let Some(frame) = decoder.next_frame().unwrap() else { break };
+                got.push(frame);
+            }
+        }
+        while let Some(frame) = decoder.next_frame().unwrap() {
+            got.push(frame);
+        }
+        decoder.finish().unwrap();
+        prop_assert_eq!(got, frames);
+    }
+
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = decode(&bytes);

@@ -24,6 +24,14 @@ fn a_packet_survives_the_wire() {
 }
 
 #[test]
+fn a_head_written_in_place_is_the_frames() {
+    let packet = packet();
+    let mut out = BytesMut::from(&b"earlier"[..]);
+    packet.write_head(&mut out);
+    assert_eq!(&out[7..], &packet.to_frame().encode_head()[..]);
+}
+
+#[test]
 fn golden_bytes_of_a_frame() {
     let packet = Packet::new(Epoch(3), MapRequest { after: 5, full: true });
     let hex: String = packet.to_frame().encode().iter().map(|b| format!("{b:02x}")).collect();
