@@ -1,0 +1,124 @@
+//! `nacre crush`: the map as people edit it, and offline tests of it.
+
+use super::Context;
+use crate::output::{self, Format};
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use nacre_crush::{CrushMap, Tester};
+use serde_json::json;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+#[derive(Subcommand)]
+pub enum CrushCommand {
+    /// The rules and the hierarchy the cluster places by.
+    Show,
+    /// Replaces the cluster's map by one in crushtool's text form.
+    Import { file: PathBuf },
+    /// Writes the cluster's map in crushtool's text form; to stdout without a file.
+    Export { file: Option<PathBuf> },
+    /// Maps inputs by a rule, offline, and prints what `crushtool --test --show-mappings` prints.
+    Test(TestArgs),
+}
+
+#[derive(Args)]
+pub struct TestArgs {
+    /// A map in crushtool's text form.
+    #[arg(long, value_name = "FILE")]
+    map: PathBuf,
+    #[arg(long, value_name = "N")]
+    rule: u32,
+    #[arg(long, value_name = "N")]
+    num_rep: u32,
+    #[arg(long, default_value_t = 0, value_name = "A")]
+    min_x: u32,
+    #[arg(long, default_value_t = 1023, value_name = "B")]
+    max_x: u32,
+    /// In/out weight of one OSD, 0 to 1; repeat for several.
+    #[arg(long, num_args = 2, value_names = ["OSD", "W"], action = clap::ArgAction::Append)]
+    weight: Vec<String>,
+}
+
+impl CrushCommand {
+    pub fn run(self, context: &Context) -> anyhow::Result<()> {
+        match self {
+            CrushCommand::Show => show(context),
+            CrushCommand::Import { file } => import(context, &file),
+            CrushCommand::Export { file } => {
+                let text = context.ask(json!({"prefix": "osd crush get"}))?.output;
+                match file {
+                    Some(file) => std::fs::write(&file, &text)
+                        .with_context(|| format!("cannot write {}", file.display()))?,
+                    None => std::io::stdout().write_all(&text)?,
+                }
+                Ok(())
+            }
+            CrushCommand::Test(args) => test(&args),
+        }
+    }
+}
+
+fn show(context: &Context) -> anyhow::Result<()> {
+    let text = context.ask(json!({"prefix": "osd crush get"}))?.output;
+    let map = CrushMap::parse(std::str::from_utf8(&text)?)?;
+    let rules: Vec<_> = map.rules().map(|rule| json!({"rule_id": rule.id, "rule_name": rule.name})).collect();
+    let bucket = |bucket: &nacre_crush::Bucket| {
+        let item = |item: &nacre_crush::Item| {
+            json!({"id": item.id, "name": map.item_name(item.id), "weight": f64::from(item.weight) / 65_536.0})
+        };
+        json!({
+            "id": bucket.id, "name": bucket.name, "type_name": map.type_name(bucket.type_id),
+            "alg": bucket.alg.as_str(), "items": bucket.items.iter().map(item).collect::<Vec<_>>(),
+        })
+    };
+    let buckets: Vec<_> = map.buckets().map(bucket).collect();
+    if context.format == Format::Json {
+        output::print(context.format, &json!({"rules": rules, "buckets": buckets}), |_| String::new());
+        return Ok(());
+    }
+    println!("rules:");
+    print!("{}", output::rows(&rules.into(), &[("  ID", "rule_id"), ("NAME", "rule_name")]));
+    println!("\nhierarchy:");
+    let tree = context.ask(json!({"prefix": "osd tree"}))?;
+    for node in tree.json["nodes"].as_array().into_iter().flatten() {
+        let depth = node["depth"].as_u64().unwrap_or(0) as usize;
+        let (kind, name) = (output::cell(&node["type"]), output::cell(&node["name"]));
+        println!("  {}{kind} {name} weight {}", "  ".repeat(depth), output::cell(&node["crush_weight"]));
+    }
+    Ok(())
+}
+
+fn read_map(file: &Path) -> anyhow::Result<(String, CrushMap)> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let map = CrushMap::parse(&text).with_context(|| format!("{} is no usable CRUSH map", file.display()))?;
+    Ok((text, map))
+}
+
+fn import(context: &Context, file: &Path) -> anyhow::Result<()> {
+    // Parsed here too, so that a mistake is reported by line without a cluster.
+    let (text, _) = read_map(file)?;
+    context.tell_with(json!({"prefix": "osd crush set"}), text.into_bytes().into())
+}
+
+fn test(args: &TestArgs) -> anyhow::Result<()> {
+    let (_, map) = read_map(&args.map)?;
+    let mut weights = Vec::new();
+    for pair in args.weight.chunks_exact(2) {
+        let osd: u32 = pair[0].parse().with_context(|| format!("--weight: '{}' is no OSD number", pair[0]))?;
+        let weight: f32 = pair[1].parse().with_context(|| format!("--weight: '{}' is no weight", pair[1]))?;
+        anyhow::ensure!((0.0..=1.0).contains(&weight), "--weight: {weight} of osd.{osd} is not between 0 and 1");
+        weights.push((osd, weight));
+    }
+    anyhow::ensure!(args.min_x <= args.max_x, "--min-x {} is above --max-x {}", args.min_x, args.max_x);
+    let tester = Tester {
+        rule: args.rule,
+        num_rep: args.num_rep,
+        min_x: args.min_x,
+        max_x: args.max_x,
+        weights,
+    };
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    tester.run(&map, &mut out)?;
+    out.flush()?;
+    Ok(())
+}
