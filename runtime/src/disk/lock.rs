@@ -1,0 +1,66 @@
+//! Keeps a second process off a disk or a directory, and finds out who the first one is.
+//!
+//! Files are locked by `flock`, whose owner the kernel shows in `/proc/locks`; block devices are opened O_EXCL, whose
+//! owner is found by looking through open files and mounts.
+
+use rustix::fs::FlockOperation;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Takes the lock that lasts as long as `file` is open. `Err(Ok(holder))` if somebody else has it.
+pub(crate) fn lock_exclusive(file: &File) -> Result<(), Result<String, io::Error>> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Ok(flock_holder(file))),
+        Err(error) => Err(Err(error.into())),
+    }
+}
+
+/// Names the process that holds a lock on the file.
+fn flock_holder(file: &File) -> String {
+    let holder = || {
+        let metadata = file.metadata().ok()?;
+        let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+        let id = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        // "1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF"
+        let line = locks.lines().find(|line| line.split_whitespace().any(|word| word == id))?;
+        line.split_whitespace().nth(4)?.parse().ok()
+    };
+    describe_process(holder())
+}
+
+/// Names the process or mount that holds a block device.
+pub(crate) fn device_holder(path: &Path) -> String {
+    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if let Ok(mounts) = std::fs::read_to_string("/proc/mounts") {
+        for line in mounts.lines() {
+            let mut words = line.split(' ');
+            let source = words.next().unwrap_or_default();
+            if std::fs::canonicalize(source).is_ok_and(|source| source == real) {
+                return format!("a file system mounted at {}", words.next().unwrap_or_default());
+            }
+        }
+    }
+    let own = std::process::id();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let holds = |pid: &u32| {
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        files.into_iter().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| target == real))
+    };
+    describe_process(pids.find(|pid| *pid != own && holds(pid)))
+}
+
+fn describe_process(pid: Option<u32>) -> String {
+    let Some(pid) = pid else { return "another process".to_string() };
+    if pid == std::process::id() {
+        return format!("this process (pid {pid})");
+    }
+    match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(name) => format!("process {pid} ({})", name.trim()),
+        Err(_) => format!("process {pid}"),
+    }
+}
