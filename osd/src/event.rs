@@ -1,0 +1,49 @@
+//! What happens to an OSD and what it does: the machine's events and effects.
+
+use nacre_store::{DiskDone, DiskRequest, KvError};
+use nacre_types::OsdId;
+use nacre_wire::messages::LogLevel;
+use nacre_wire::{Address, Packet, Peer, SessionId};
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum OsdEvent {
+    Tick {
+        wall_ms: u64,
+    },
+    Received {
+        from: Peer,
+        packet: Packet,
+    },
+    SessionClosed(SessionId),
+    /// Nothing listens at an OSD's address: its process is gone.
+    PeerRefused {
+        osd: OsdId,
+        address: String,
+    },
+    Disk(DiskDone),
+    KvFlushed {
+        token: u64,
+        result: Result<(), KvError>,
+    },
+    /// Stop in order.
+    Stop,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum OsdEffect {
+    Send {
+        to: Address,
+        packet: Packet,
+    },
+    Disk(DiskRequest),
+    CloseSession(SessionId),
+    Log {
+        level: LogLevel,
+        text: String,
+    },
+    /// The machine has ended; the driver ends the process.
+    Stopped {
+        reason: String,
+        failed: bool,
+    },
+}
