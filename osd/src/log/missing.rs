@@ -1,0 +1,146 @@
+//! The objects a copy of a PG lacks although its log names them: what recovery has to bring.
+
+use super::entry::{Entry, RecordError, decode_version, encode_version};
+use nacre_types::{EVersion, ObjectId};
+use nacre_wire::ObjectName;
+use nacre_wire::messages::MissingObject;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is missing of one object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Missing {
+    /// The version it must come to.
+    pub need: EVersion,
+    /// The version the disk holds exactly: the changes since then suffice. Zero if it holds nothing usable.
+    pub have: EVersion,
+    /// At `need` the object does not exist: recovery removes it.
+    pub is_delete: bool,
+}
+
+/// Missing objects by name and by the version they need. Two objects may need the same version number (a divergent
+/// and a reissued one), so the second index is by both.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MissingSet {
+    objects: BTreeMap<ObjectId, Missing>,
+    by_need: BTreeSet<(EVersion, ObjectId)>,
+}
+
+impl MissingSet {
+    pub fn new() -> MissingSet {
+        MissingSet::default()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    pub fn contains(&self, object: &ObjectId) -> bool {
+        self.objects.contains_key(object)
+    }
+
+    pub fn get(&self, object: &ObjectId) -> Option<Missing> {
+        self.objects.get(object).copied()
+    }
+
+    /// In object order.
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectId, &Missing)> {
+        self.objects.iter()
+    }
+
+    /// Oldest need first: the order to recover in, so that `last_complete` moves.
+    pub fn by_need(&self) -> impl Iterator<Item = (EVersion, &ObjectId)> {
+        self.by_need.iter().map(|(version, object)| (*version, object))
+    }
+
+    /// The lowest version needed: everything before it is complete.
+    pub fn oldest_need(&self) -> Option<EVersion> {
+        self.by_need.first().map(|(version, _)| *version)
+    }
+
+    /// Sets what is missing of an object, replacing what was known.
+    pub fn add(&mut self, object: ObjectId, missing: Missing) {
+        if let Some(old) = self.objects.insert(object.clone(), missing) {
+            self.by_need.remove(&(old.need, object.clone()));
+        }
+        self.by_need.insert((missing.need, object));
+    }
+
+    pub fn remove(&mut self, object: &ObjectId) -> Option<Missing> {
+        let old = self.objects.remove(object)?;
+        let was = self.by_need.remove(&(old.need, object.clone()));
+        assert!(was, "the indices of a missing set go together");
+        Some(old)
+    }
+
+    /// The object arrived at `version`. True if that is all it needed (or more).
+    pub fn got(&mut self, object: &ObjectId, version: EVersion) -> bool {
+        let done = self.objects.get(object).is_some_and(|missing| version >= missing.need);
+        if done {
+            self.remove(object);
+        }
+        done
+    }
+
+    /// The log goes on by `entry`, which this copy has not applied.
+    pub fn add_next_event(&mut self, entry: &Entry) {
+        if entry.is_error() {
+            return;
+        }
+        let have = match self.objects.get(&entry.object) {
+            // Whatever the disk holds of it is from before it was made anew; only a removal needs to know.
+            Some(old) if entry.makes_anew() && !entry.is_delete() => {
+                debug_assert!(old.need <= entry.version);
+                EVersion::ZERO
+            }
+            Some(old) => old.have,
+            None if entry.makes_anew() => EVersion::ZERO,
+            None => entry.prior_version,
+        };
+        let missing = Missing { need: entry.version, have, is_delete: entry.is_delete() };
+        self.add(entry.object.clone(), missing);
+    }
+
+    pub fn clear(&mut self) {
+        self.objects.clear();
+        self.by_need.clear();
+    }
+
+    pub fn encode(&self) -> Vec<MissingObject> {
+        self.objects.iter().map(|(object, missing)| encode_missing(object, missing)).collect()
+    }
+
+    pub fn decode(wire: &[MissingObject]) -> Result<MissingSet, RecordError> {
+        let mut set = MissingSet::new();
+        for record in wire {
+            let (object, missing) = decode_missing(record)?;
+            set.add(object, missing);
+        }
+        Ok(set)
+    }
+}
+
+pub(super) fn encode_missing(object: &ObjectId, missing: &Missing) -> MissingObject {
+    MissingObject {
+        object: Some(ObjectName::from(object)),
+        need: encode_version(missing.need),
+        have: encode_version(missing.have),
+        is_delete: missing.is_delete,
+    }
+}
+
+pub(super) fn decode_missing(record: &MissingObject) -> Result<(ObjectId, Missing), RecordError> {
+    const RECORD: &str = "missing object";
+    let object = record.object.as_ref().ok_or(RecordError::Absent { record: RECORD, field: "object" })?;
+    let object = object.decode().map_err(|reason| RecordError::BadObject { record: RECORD, reason })?;
+    let need = record.need.ok_or(RecordError::Absent { record: RECORD, field: "needed version" })?;
+    let missing = Missing {
+        need: decode_version(Some(need)),
+        have: decode_version(record.have),
+        is_delete: record.is_delete,
+    };
+    Ok((object, missing))
+}

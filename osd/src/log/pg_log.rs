@@ -1,0 +1,259 @@
+//! The log in memory: entries in version order, and the requests they answered, which outlive their entries.
+
+use super::entry::{Entry, RecordError, decode_version, encode_version};
+use bytes::Bytes;
+use nacre_types::{ClientId, EVersion, ObjectId, RequestId};
+use nacre_wire::ErrorCode;
+use nacre_wire::messages::LogEntry;
+use std::collections::{HashMap, VecDeque};
+
+/// Most requests remembered after their entries were trimmed. Beyond it the oldest are forgotten.
+pub const DUPS_MAX: usize = 3000;
+
+/// A request whose entry was trimmed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Dup {
+    version: EVersion,
+    request: RequestId,
+    code: ErrorCode,
+    answer: Bytes,
+}
+
+impl Dup {
+    fn encode(&self) -> LogEntry {
+        LogEntry {
+            version: encode_version(self.version),
+            client: self.request.client.0,
+            request: self.request.seq,
+            code: self.code as i32,
+            answer: self.answer.clone(),
+            ..LogEntry::default()
+        }
+    }
+}
+
+/// What became of a request that was seen before.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FoundRequest {
+    /// The version it made (or its failure was recorded as). Its answer may go out once this is committed everywhere.
+    pub version: EVersion,
+    pub code: ErrorCode,
+    pub answer: Bytes,
+}
+
+/// What a trim did, for [`super::persist::trim`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trimmed {
+    pub tail: EVersion,
+    pub entries: usize,
+    /// Records up to here left the dup table too: their keys can go.
+    pub forget_to: Option<EVersion>,
+}
+
+/// Entries after `tail`, up to `head`.
+#[derive(Clone, Debug, Default)]
+pub struct PgLog {
+    tail: EVersion,
+    head: EVersion,
+    entries: VecDeque<Entry>,
+    /// Ascending versions, all at or below `tail`.
+    dups: VecDeque<Dup>,
+    /// Only looked up, never iterated.
+    requests: HashMap<RequestId, EVersion>,
+}
+
+impl PgLog {
+    /// An empty log that knows of nothing before `tail`.
+    pub fn new(tail: EVersion) -> PgLog {
+        PgLog { tail, head: tail, ..PgLog::default() }
+    }
+
+    pub fn tail(&self) -> EVersion {
+        self.tail
+    }
+
+    /// The newest entry's version; the tail if there are no entries.
+    pub fn head(&self) -> EVersion {
+        self.head
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn dup_count(&self) -> usize {
+        self.dups.len()
+    }
+
+    /// Oldest first.
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator {
+        self.entries.iter()
+    }
+
+    pub fn last(&self) -> Option<&Entry> {
+        self.entries.back()
+    }
+
+    pub fn append(&mut self, entry: Entry) {
+        assert!(entry.version > self.head, "{} does not follow the log's head {}", entry.version, self.head);
+        self.head = entry.version;
+        self.remember(entry.request, entry.version);
+        self.entries.push_back(entry);
+    }
+
+    fn remember(&mut self, request: RequestId, version: EVersion) {
+        if request.client != ClientId::default() {
+            self.requests.insert(request, version);
+        }
+    }
+
+    fn forget(&mut self, request: RequestId, version: EVersion) {
+        if self.requests.get(&request) == Some(&version) {
+            self.requests.remove(&request);
+        }
+    }
+
+    pub fn find_request(&self, request: RequestId) -> Option<FoundRequest> {
+        let &version = self.requests.get(&request)?;
+        if let Some(entry) = self.at(version) {
+            return Some(FoundRequest { version, code: entry.code, answer: entry.answer.clone() });
+        }
+        let at = self.dups.binary_search_by_key(&version, |dup| dup.version).ok()?;
+        let dup = &self.dups[at];
+        Some(FoundRequest { version, code: dup.code, answer: dup.answer.clone() })
+    }
+
+    /// The entry of exactly that version.
+    pub fn at(&self, version: EVersion) -> Option<&Entry> {
+        let at = self.entries.binary_search_by_key(&version, |entry| entry.version).ok()?;
+        Some(&self.entries[at])
+    }
+
+    /// Whether the log can tell everything that happened after `version`.
+    pub fn reaches(&self, version: EVersion) -> bool {
+        version >= self.tail
+    }
+
+    /// Entries after `version`, oldest first; `None` if that lies behind the tail.
+    pub fn entries_after(&self, version: EVersion) -> Option<impl ExactSizeIterator<Item = &Entry>> {
+        if !self.reaches(version) {
+            return None;
+        }
+        let first = self.entries.partition_point(|entry| entry.version <= version);
+        Some(self.entries.range(first..))
+    }
+
+    /// The versions of all entries, newest first, then the tail: the points of history this log vouches for.
+    pub fn versions_down(&self) -> impl Iterator<Item = EVersion> + '_ {
+        self.entries.iter().rev().map(|entry| entry.version).chain(std::iter::once(self.tail))
+    }
+
+    /// The newest point of this log's history at or before `version`; its tail if that is later. Whoever sends only
+    /// the end of a log names this as its tail, so that the receiver sees where histories parted.
+    pub fn point_at(&self, version: EVersion) -> EVersion {
+        self.versions_down().find(|&point| point <= version).unwrap_or(self.tail)
+    }
+
+    /// Entries that changed `object` after `version`, oldest first; `None` if that lies behind the tail.
+    pub fn changes_of<'a>(
+        &'a self,
+        object: &'a ObjectId,
+        version: EVersion,
+    ) -> Option<impl Iterator<Item = &'a Entry>> {
+        let after = self.entries_after(version)?;
+        Some(after.filter(move |entry| !entry.is_error() && entry.object == *object))
+    }
+
+    /// Where to trim to so that about `keep` entries stay, in batches of at least `batch`, never beyond `limit` (what
+    /// all members have committed). `None` if there is not enough to trim.
+    pub fn trim_target(&self, keep: usize, batch: usize, limit: EVersion) -> Option<EVersion> {
+        let excess = self.entries.len().checked_sub(keep).filter(|&n| n >= batch.max(1))?;
+        let allowed = self.entries.partition_point(|entry| entry.version <= limit).min(excess);
+        (allowed >= batch.max(1)).then(|| self.entries[allowed - 1].version)
+    }
+
+    /// Moves the tail up to `to` (never beyond the head), keeping the requests in the dup table.
+    pub fn trim(&mut self, to: EVersion) -> Trimmed {
+        let to = to.min(self.head);
+        let mut entries = 0;
+        while let Some(entry) = self.entries.pop_front_if(|entry| entry.version <= to) {
+            entries += 1;
+            if entry.request.client != ClientId::default() {
+                let Entry { version, request, code, answer, .. } = entry;
+                self.dups.push_back(Dup { version, request, code, answer });
+            }
+        }
+        self.tail = self.tail.max(to);
+        Trimmed { tail: self.tail, entries, forget_to: self.bound_dups() }
+    }
+
+    fn bound_dups(&mut self) -> Option<EVersion> {
+        let mut forgotten = None;
+        while self.dups.len() > DUPS_MAX
+            && let Some(dup) = self.dups.pop_front()
+        {
+            self.forget(dup.request, dup.version);
+            forgotten = Some(dup.version);
+        }
+        forgotten
+    }
+
+    /// Takes back every entry after `version`, newest first.
+    pub fn rewind(&mut self, version: EVersion) -> Vec<Entry> {
+        assert!(version >= self.tail, "rewinding to {version}, behind the tail {}", self.tail);
+        let mut undone = Vec::new();
+        while let Some(entry) = self.entries.pop_back_if(|entry| entry.version > version) {
+            self.forget(entry.request, entry.version);
+            undone.push(entry);
+        }
+        self.head = self.entries.back().map_or(self.tail, |entry| entry.version);
+        undone
+    }
+
+    /// The log's end after (about) `since` as the wire carries it, with its tail; all of it with the dups for `None`.
+    /// Records at or below the tail are dups.
+    pub fn encode_after(&self, since: Option<EVersion>) -> (EVersion, Vec<LogEntry>) {
+        let tail = since.map_or(self.tail, |since| self.point_at(since));
+        let dups = self.dups.iter().filter(|_| since.is_none()).map(Dup::encode);
+        let entries = self.entries.iter().filter(|entry| entry.version > tail).map(Entry::encode);
+        (tail, dups.chain(entries).collect())
+    }
+
+    /// A log of what the wire or the store holds, in version order; records at or below `tail` are dups.
+    pub fn decode(tail: EVersion, records: &[LogEntry]) -> Result<PgLog, RecordError> {
+        let mut log = PgLog::new(tail);
+        let mut previous = EVersion::ZERO;
+        for record in records {
+            let version = decode_version(record.version);
+            if version <= previous {
+                return Err(RecordError::OutOfOrder { version, previous });
+            }
+            previous = version;
+            if version > tail {
+                log.append(Entry::decode(record)?);
+            } else if record.client != 0 {
+                let request = RequestId { client: ClientId(record.client), seq: record.request };
+                log.remember(request, version);
+                let code = ErrorCode::from_raw(record.code);
+                log.dups.push_back(Dup { version, request, code, answer: record.answer.clone() });
+            }
+        }
+        log.bound_dups();
+        Ok(log)
+    }
+
+    /// Panics where the parts do not fit together.
+    pub fn check(&self) {
+        assert!(self.tail <= self.head);
+        let versions = || self.dups.iter().map(|d| d.version).chain(self.entries.iter().map(|e| e.version));
+        assert!(versions().zip(versions().skip(1)).all(|(a, b)| a < b), "log versions ascend");
+        assert!(self.dups.back().is_none_or(|dup| dup.version <= self.tail));
+        assert!(self.entries.front().is_none_or(|entry| entry.version > self.tail));
+        assert_eq!(self.entries.back().map_or(self.tail, |entry| entry.version), self.head);
+        assert!(self.dups.len() <= DUPS_MAX);
+    }
+}
