@@ -1,1 +1,4 @@
-//! nacre-sim
+//! The cluster simulator.
+pub mod checkers;
+pub mod executor;
+pub mod trace;

@@ -1,0 +1,100 @@
+//! What clients asked of objects and what they were told, in the order it happened.
+
+use nacre_types::Instant;
+use std::collections::BTreeMap;
+
+/// An object's content as the workload writes it: the ids of the writes it is made of, in order.
+pub type Content = Vec<u64>;
+
+/// One operation on one object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Replaces the content by one id, creating the object.
+    WriteFull(u64),
+    /// Adds an id, creating the object.
+    Append(u64),
+    /// Replaces the content by one id if it is what is expected.
+    CompareAndWrite {
+        expected: Content,
+        id: u64,
+    },
+    Remove,
+    Read,
+}
+
+/// What the client was told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    Done,
+    /// Content of a read; `None` for an object that does not exist.
+    Content(Option<Content>),
+    NotFound,
+    /// The comparison did not hold.
+    Mismatch,
+    /// Nobody knows: it may have happened, may happen later, or never.
+    Unknown,
+}
+
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub client: usize,
+    pub invoked: Instant,
+    /// `Instant::MAX` for one that was never answered.
+    pub answered: Instant,
+    pub action: Action,
+    pub answer: Answer,
+}
+
+/// Everything that was asked, by object.
+#[derive(Default)]
+pub struct History {
+    objects: BTreeMap<String, Vec<Operation>>,
+    next_id: u64,
+    answered: u64,
+}
+
+/// Names an operation in a history until it is answered.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    object: String,
+    index: usize,
+}
+
+impl History {
+    /// An id no other write has.
+    pub fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub fn invoke(&mut self, client: usize, object: &str, now: Instant, action: Action) -> Invocation {
+        let operations = self.objects.entry(object.to_string()).or_default();
+        operations.push(Operation {
+            client,
+            invoked: now,
+            answered: Instant::MAX,
+            action,
+            answer: Answer::Unknown,
+        });
+        Invocation { object: object.to_string(), index: operations.len() - 1 }
+    }
+
+    pub fn answer(&mut self, invocation: &Invocation, now: Instant, answer: Answer) {
+        let operations = self.objects.get_mut(&invocation.object).expect("it was invoked");
+        let operation = &mut operations[invocation.index];
+        self.answered += 1;
+        if answer != Answer::Unknown {
+            operation.answered = now;
+            operation.answer = answer;
+        }
+    }
+
+    pub fn objects(&self) -> impl Iterator<Item = (&str, &[Operation])> {
+        self.objects.iter().map(|(name, operations)| (name.as_str(), operations.as_slice()))
+    }
+
+    /// Operations that got an answer, whatever it was.
+    pub fn answered(&self) -> u64 {
+        self.answered
+    }
+}

@@ -1,0 +1,232 @@
+//! Whether an object's history could have come from one copy that handles one operation at a time.
+//!
+//! The search of Wing and Gong with Lowe's memory of visited states (1993, 2017): take, in every possible way, an
+//! operation that was invoked before any other pending one was answered, apply it to the model, go on; a pair of
+//! (operations taken, state) seen before is not tried again. An operation without an answer may take effect at any
+//! time after its invocation, or never.
+
+use super::history::{Action, Answer, Content, Operation};
+use nacre_types::Instant;
+use std::collections::BTreeSet;
+
+type State = Option<Content>;
+
+/// Steps after which the search gives up and says so: a history this tangled is a workload's mistake.
+const STEPS_MAX: u64 = 20_000_000;
+
+/// Checks one object's operations, starting from an object that does not exist.
+pub fn check(object: &str, operations: &[Operation]) -> Result<(), String> {
+    let mut sorted: Vec<&Operation> = operations.iter().filter(|o| is_relevant(o)).collect();
+    sorted.sort_by_key(|operation| operation.invoked);
+    let mut search =
+        Search { operations: &sorted, visited: BTreeSet::new(), steps: 0, best: 0, best_state: None };
+    let mut taken = Taken::new(sorted.len());
+    match search.explore(&mut taken, &None, 0) {
+        Some(true) => Ok(()),
+        Some(false) => Err(search.explain(object)),
+        None => Err(format!("{object}: the history of {} operations is too tangled to judge", sorted.len())),
+    }
+}
+
+/// A read nobody got an answer of says nothing.
+fn is_relevant(operation: &Operation) -> bool {
+    operation.answer != Answer::Unknown || operation.action != Action::Read
+}
+
+/// Which operations were taken: all below `floor`, and some above.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Taken {
+    floor: usize,
+    above: BTreeSet<usize>,
+    count: usize,
+}
+
+impl Taken {
+    fn new(count: usize) -> Taken {
+        Taken { floor: 0, above: BTreeSet::new(), count }
+    }
+
+    fn contains(&self, index: usize) -> bool {
+        index < self.floor || self.above.contains(&index)
+    }
+
+    fn with(&self, index: usize) -> Taken {
+        let mut taken = self.clone();
+        taken.above.insert(index);
+        while taken.above.remove(&taken.floor) {
+            taken.floor += 1;
+        }
+        taken
+    }
+}
+
+struct Search<'a> {
+    operations: &'a [&'a Operation],
+    visited: BTreeSet<(Taken, State)>,
+    steps: u64,
+    /// Most answered operations taken on any path, and the state there: where a report should point.
+    best: usize,
+    best_state: State,
+}
+
+impl Search<'_> {
+    /// `Some(true)` if the rest can be linearized, `None` if the search gave up. Depth is bounded by recursion over
+    /// operations, so an explicit stack keeps long histories off the thread's.
+    fn explore(&mut self, taken: &mut Taken, state: &State, _depth: usize) -> Option<bool> {
+        let mut stack = vec![(taken.clone(), state.clone())];
+        while let Some((taken, state)) = stack.pop() {
+            self.steps += 1;
+            if self.steps > STEPS_MAX {
+                return None;
+            }
+            let pending = (taken.floor..taken.count).filter(|&index| !taken.contains(index));
+            // Nothing may come before an operation that was answered before it was invoked.
+            let mut horizon = Instant::MAX;
+            let mut answered_pending = 0;
+            let mut candidates = Vec::new();
+            for index in pending {
+                let operation = self.operations[index];
+                if operation.answered != Instant::MAX {
+                    answered_pending += 1;
+                }
+                if operation.invoked <= horizon {
+                    candidates.push(index);
+                }
+                horizon = horizon.min(operation.answered);
+            }
+            if answered_pending == 0 {
+                return Some(true);
+            }
+            let done = taken.count - answered_pending;
+            if done >= self.best {
+                self.best = done;
+                self.best_state = state.clone();
+            }
+            // `horizon` is now the minimum over all pending ones; early candidates were judged by a partial one.
+            candidates.retain(|&index| self.operations[index].invoked <= horizon);
+            for index in candidates.into_iter().rev() {
+                if let Some(next) = apply(self.operations[index], &state) {
+                    let key = (taken.with(index), next);
+                    if !self.visited.contains(&key) {
+                        self.visited.insert(key.clone());
+                        stack.push(key);
+                    }
+                }
+            }
+        }
+        Some(false)
+    }
+
+    fn explain(&self, object: &str) -> String {
+        let mut text = format!(
+            "{object}: no order of its {} operations explains the answers; the longest explained prefix ends with \
+             content {:?}\n",
+            self.operations.len(),
+            self.best_state
+        );
+        for operation in self.operations.iter().rev().take(40).rev() {
+            let answered = match operation.answered {
+                Instant::MAX => "never".to_string(),
+                at => at.to_string(),
+            };
+            text.push_str(&format!(
+                "    client {} {}..{answered} {:?} -> {:?}\n",
+                operation.client, operation.invoked, operation.action, operation.answer
+            ));
+        }
+        text
+    }
+}
+
+/// The state after the operation if its answer is possible in `state`.
+fn apply(operation: &Operation, state: &State) -> Option<State> {
+    let answer = &operation.answer;
+    let unknown = *answer == Answer::Unknown;
+    match &operation.action {
+        Action::Read => match answer {
+            Answer::Content(content) => (content == state).then(|| state.clone()),
+            Answer::NotFound => state.is_none().then_some(None),
+            _ => None,
+        },
+        Action::WriteFull(id) => (unknown || *answer == Answer::Done).then(|| Some(vec![*id])),
+        Action::Append(id) => (unknown || *answer == Answer::Done).then(|| {
+            let mut content = state.clone().unwrap_or_default();
+            content.push(*id);
+            Some(content)
+        }),
+        Action::Remove => match (state, answer) {
+            (None, Answer::NotFound | Answer::Unknown) => Some(None),
+            (Some(_), Answer::Done | Answer::Unknown) => Some(None),
+            _ => None,
+        },
+        Action::CompareAndWrite { expected, id } => {
+            let holds = state.as_ref() == Some(expected);
+            match answer {
+                Answer::Done => holds.then(|| Some(vec![*id])),
+                Answer::Mismatch | Answer::NotFound => (!holds).then(|| state.clone()),
+                Answer::Unknown => Some(if holds { Some(vec![*id]) } else { state.clone() }),
+                Answer::Content(_) => None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(invoked: u64, answered: u64, action: Action, answer: Answer) -> Operation {
+        let answered = if answered == u64::MAX { Instant::MAX } else { Instant::from_millis(answered) };
+        Operation { client: 0, invoked: Instant::from_millis(invoked), answered, action, answer }
+    }
+
+    fn read(invoked: u64, answered: u64, content: Option<&[u64]>) -> Operation {
+        op(invoked, answered, Action::Read, Answer::Content(content.map(<[u64]>::to_vec)))
+    }
+
+    #[test]
+    fn sequential_and_concurrent_histories_pass() {
+        let history = [
+            op(0, 10, Action::WriteFull(1), Answer::Done),
+            read(5, 6, None),
+            read(7, 8, Some(&[1])),
+            op(20, 30, Action::Append(2), Answer::Done),
+            op(20, 40, Action::Append(3), Answer::Done),
+            read(50, 51, Some(&[1, 3, 2])),
+            op(60, 61, Action::CompareAndWrite { expected: vec![1, 3, 2], id: 4 }, Answer::Done),
+            op(62, 63, Action::Remove, Answer::Done),
+            op(64, 65, Action::Remove, Answer::NotFound),
+        ];
+        assert_eq!(check("x", &history), Ok(()));
+    }
+
+    #[test]
+    fn a_lost_write_a_stale_read_and_a_double_append_fail() {
+        let lost = [op(0, 1, Action::WriteFull(1), Answer::Done), read(2, 3, None)];
+        assert!(check("x", &lost).is_err());
+        let stale = [
+            op(0, 1, Action::WriteFull(1), Answer::Done),
+            op(2, 3, Action::WriteFull(2), Answer::Done),
+            read(4, 5, Some(&[1])),
+        ];
+        assert!(check("x", &stale).is_err());
+        let twice = [op(0, 1, Action::Append(1), Answer::Done), read(2, 3, Some(&[1, 1]))];
+        assert!(check("x", &twice).is_err());
+        let back = [
+            op(0, 1, Action::WriteFull(1), Answer::Done),
+            op(2, u64::MAX, Action::WriteFull(2), Answer::Unknown),
+            read(4, 5, Some(&[2])),
+            read(6, 7, Some(&[1])),
+        ];
+        assert!(check("x", &back).is_err());
+    }
+
+    #[test]
+    fn an_unanswered_write_may_happen_late_or_never() {
+        let unknown = op(0, u64::MAX, Action::WriteFull(1), Answer::Unknown);
+        let late = [unknown.clone(), read(10, 11, None), read(20, 21, Some(&[1]))];
+        assert_eq!(check("x", &late), Ok(()));
+        let never = [unknown, read(10, 11, None), read(20, 21, None)];
+        assert_eq!(check("x", &never), Ok(()));
+    }
+}
