@@ -1,1 +1,4 @@
-//! nacre-runtime
+//! The only place with threads, sockets, files and clocks: what drives the machines of a Nacre daemon.
+
+pub mod disk;
+pub mod kv;

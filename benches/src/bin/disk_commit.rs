@@ -93,5 +93,10 @@ fn report(name: &str, samples: &[Duration]) {
     sorted.sort_by(f64::total_cmp);
     let mean = sorted.iter().sum::<f64>() / sorted.len() as f64;
     let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize];
-    println!("{name:<34} mean {mean:6.1} us   p50 {:6.1}   p99 {:6.1}   {} commits", at(0.5), at(0.99), sorted.len());
+    println!(
+        "{name:<34} mean {mean:6.1} us   p50 {:6.1}   p99 {:6.1}   {} commits",
+        at(0.5),
+        at(0.99),
+        sorted.len()
+    );
 }

@@ -16,7 +16,9 @@ pub enum OpenDiskError {
     SectorSize { path: PathBuf, sector_bytes: u32 },
     #[error("{path} exists already with {bytes} bytes; remove it or choose another path")]
     Exists { path: PathBuf, bytes: u64 },
-    #[error("{path}: there is no room for {bytes} bytes ({available} available); choose a smaller size or free space")]
+    #[error(
+        "{path}: there is no room for {bytes} bytes ({available} available); choose a smaller size or free space"
+    )]
     NoSpace { path: PathBuf, bytes: u64, available: u64 },
 }
 

@@ -91,7 +91,9 @@ impl DiskSync for FileDisk {
             match self.file.read_at(&mut whole[done..end], at) {
                 Ok(0) => return Err(disk_error(at, "read", &io::ErrorKind::UnexpectedEof.into())),
                 // O_DIRECT goes on at a multiple of the block.
-                Ok(count) if count < BLOCK => return Err(disk_error(at, "read", &io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) if count < BLOCK => {
+                    return Err(disk_error(at, "read", &io::ErrorKind::UnexpectedEof.into()));
+                }
                 Ok(count) => done += count / BLOCK * BLOCK,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(disk_error(at, "read", &error)),
@@ -101,7 +103,10 @@ impl DiskSync for FileDisk {
     }
 
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
-        assert!(offset.is_multiple_of(BLOCK_U64) && data.len().is_multiple_of(BLOCK), "writes are of whole blocks");
+        assert!(
+            offset.is_multiple_of(BLOCK_U64) && data.len().is_multiple_of(BLOCK),
+            "writes are of whole blocks"
+        );
         self.check_range(offset, data.len())?;
         let mut buffer = self.pool.take(data.len().min(STEP_BYTES));
         for (index, step) in data.chunks(STEP_BYTES).enumerate() {

@@ -113,6 +113,7 @@ fn a_flush_comes_after_its_writes_and_in_order() {
             offset: token * BLOCK as u64,
             segments: vec![Bytes::from(vec![token as u8; BLOCK])],
         };
+        ring.set_durable_writes(true);
         // Groups of 0, 1 and several writes; tokens of flushes from 1000 on.
         let (mut token, mut before) = (0, Vec::new());
         for (index, writes) in [0, 1, 1, 5, 0, 1, 90, 1, 2].into_iter().enumerate() {
@@ -132,7 +133,10 @@ fn a_flush_comes_after_its_writes_and_in_order() {
             done.result.unwrap();
             match done.token {
                 flush @ 1000.. => {
-                    assert!(written >= before[(flush - 1000) as usize], "flush {flush} after {written} writes");
+                    assert!(
+                        written >= before[(flush - 1000) as usize],
+                        "flush {flush} after {written} writes"
+                    );
                     flushes.push(flush);
                 }
                 _ => written += 1,
@@ -151,6 +155,7 @@ fn a_lone_write_and_its_flush_are_one_durable_write() {
     create_file(&path, 1 << 20).unwrap();
     on_reactor(async || {
         let mut ring = DiskRing::start(FileDisk::open(&path).unwrap()).unwrap();
+        ring.set_durable_writes(true);
         for round in 0..10 {
             let segments = vec![Bytes::from(vec![round as u8; 10]), Bytes::from(vec![1; BLOCK - 10])];
             ring.push(DiskRequest::Write { token: 2 * round, offset: round * BLOCK as u64, segments });
@@ -170,7 +175,10 @@ fn beyond_the_end_is_an_error_and_a_shrunken_file_too() {
     create_file(&path, 1 << 20).unwrap();
     let mut disk = FileDisk::open(&path).unwrap();
     assert!(matches!(disk.read_at(1 << 20, BLOCK), Err(DiskError::OutOfRange { .. })));
-    assert!(matches!(disk.write_at(u64::MAX / BLOCK as u64 * BLOCK as u64, &[0; BLOCK]), Err(DiskError::OutOfRange { .. })));
+    assert!(matches!(
+        disk.write_at(u64::MAX / BLOCK as u64 * BLOCK as u64, &[0; BLOCK]),
+        Err(DiskError::OutOfRange { .. })
+    ));
     on_reactor(async || {
         let mut ring = DiskRing::start(disk).unwrap();
         ring.push(DiskRequest::Read { token: 1, offset: (1 << 20) - BLOCK as u64, length: 2 * BLOCK });
@@ -231,9 +239,15 @@ fn creating_says_what_is_wrong() {
     let error = create_file(&huge, 1 << 50).unwrap_err();
     assert!(matches!(error, OpenDiskError::NoSpace { .. }), "{error}");
     assert!(!huge.exists());
-    assert!(matches!(FileDisk::open(dir.path()), Err(OpenDiskError::Open { .. } | OpenDiskError::WrongKind { .. })));
+    assert!(matches!(
+        FileDisk::open(dir.path()),
+        Err(OpenDiskError::Open { .. } | OpenDiskError::WrongKind { .. })
+    ));
     assert!(matches!(FileDisk::open(&dir.path().join("missing")), Err(OpenDiskError::Open { .. })));
-    assert!(matches!(FileDisk::open(Path::new("/dev/null")), Err(OpenDiskError::WrongKind { .. } | OpenDiskError::Open { .. })));
+    assert!(matches!(
+        FileDisk::open(Path::new("/dev/null")),
+        Err(OpenDiskError::WrongKind { .. } | OpenDiskError::Open { .. })
+    ));
 }
 
 /// A small tmpfs, unmounted when dropped; `None` without the right to mount.

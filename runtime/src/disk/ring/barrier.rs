@@ -72,7 +72,9 @@ impl Barrier {
     /// writes of their own. (Other writes may have ended meanwhile; they were not written durably.)
     pub(super) fn take_flushed(&mut self) -> Vec<u64> {
         let mut flushed = Vec::new();
-        while let Some(&Group { writes_outstanding: 0, writes_total, flush: Some(token) }) = self.groups.front() {
+        while let Some(&Group { writes_outstanding: 0, writes_total, flush: Some(token) }) =
+            self.groups.front()
+        {
             if writes_total > 0 && !flushed.is_empty() {
                 break;
             }

@@ -33,7 +33,10 @@ enum Memory {
     None,
     Buffer(AlignedBuffer),
     /// Segments that the device can take from where they are.
-    InPlace { segments: Vec<Bytes>, iovecs: Vec<libc::iovec> },
+    InPlace {
+        segments: Vec<Bytes>,
+        iovecs: Vec<libc::iovec>,
+    },
     /// Segments that are copied into one buffer when the operation is submitted.
     Scattered(Vec<Bytes>),
 }
@@ -55,9 +58,16 @@ impl Operation {
     }
 
     /// `alignment` is what the device asks of memory.
-    pub(super) fn write(token: u64, group: GroupId, offset: u64, segments: Vec<Bytes>, alignment: usize) -> Operation {
+    pub(super) fn write(
+        token: u64,
+        group: GroupId,
+        offset: u64,
+        segments: Vec<Bytes>,
+        alignment: usize,
+    ) -> Operation {
         let length = segments.iter().map(Bytes::len).sum();
-        let aligned = |s: &Bytes| (s.as_ptr() as usize).is_multiple_of(alignment) && s.len().is_multiple_of(alignment);
+        let aligned =
+            |s: &Bytes| (s.as_ptr() as usize).is_multiple_of(alignment) && s.len().is_multiple_of(alignment);
         let memory = match segments.iter().all(aligned) {
             true => Memory::InPlace { segments, iovecs: Vec::new() },
             false => Memory::Scattered(segments),

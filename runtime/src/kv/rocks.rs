@@ -1,0 +1,152 @@
+//! The store's index in RocksDB, without its write-ahead log.
+//!
+//! Writes go to the memtable and are lost with the process; a flush makes all of them durable, atomically, because only
+//! flushes that were asked for ever happen (see `options`).
+
+use super::flusher::{Flusher, KvFlushes};
+use super::{KvConfig, options};
+use bytes::Bytes;
+use nacre_store::{Kv, KvError, KvOp};
+use rocksdb::{DB, FlushOptions, ReadOptions, WriteBatch, WriteOptions, properties};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Ranges with more keys than this are deleted by one range tombstone, which slows down later reads of its neighbourhood;
+/// smaller ones key by key.
+const DELETED_SINGLY_MAX: usize = 1024;
+
+pub struct RocksKv {
+    // Before `db`: its thread ends before the database closes.
+    flusher: Flusher,
+    db: Arc<DB>,
+    path: PathBuf,
+    write_options: WriteOptions,
+}
+
+impl RocksKv {
+    /// Makes a new, empty database in a directory that has none.
+    pub fn create(path: &Path, config: &KvConfig) -> Result<(RocksKv, KvFlushes), KvError> {
+        if path.join("CURRENT").exists() {
+            return Err(KvError(format!("{}: there is a database already", path.display())));
+        }
+        RocksKv::open_with(path, config, true)
+    }
+
+    /// Opens the database of an existing store.
+    pub fn open(path: &Path, config: &KvConfig) -> Result<(RocksKv, KvFlushes), KvError> {
+        RocksKv::open_with(path, config, false)
+    }
+
+    fn open_with(path: &Path, config: &KvConfig, create: bool) -> Result<(RocksKv, KvFlushes), KvError> {
+        let failed = |reason: String| KvError(format!("{}: {reason}", path.display()));
+        let open = |config: &KvConfig| {
+            let mut options = options::store(config);
+            options.create_if_missing(create);
+            DB::open(&options, path)
+        };
+        let db = match open(config) {
+            // Some file systems know no O_DIRECT.
+            Err(error) if config.direct_io && error.to_string().contains("irect I/O") => {
+                open(&KvConfig { direct_io: false, ..config.clone() })
+            }
+            opened => opened,
+        };
+        let db = Arc::new(db.map_err(|error| failed(error.into_string()))?);
+        let (flusher, flushes) =
+            Flusher::start(db.clone(), path.into()).map_err(|error| failed(format!("no thread: {error}")))?;
+        let mut write_options = WriteOptions::default();
+        write_options.disable_wal(true);
+        Ok((RocksKv { flusher, db, path: path.into(), write_options }, flushes))
+    }
+
+    /// Memory of what has not been flushed. It grows until the store asks for a flush.
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.db.property_int_value(properties::SIZE_ALL_MEM_TABLES).ok().flatten().unwrap_or(0)
+    }
+
+    fn failed(&self, what: &str, error: rocksdb::Error) -> KvError {
+        KvError(format!("{}: {what}: {}", self.path.display(), error.into_string()))
+    }
+
+    /// The keys of `[first, end)`, or `None` if there are too many to delete singly.
+    fn few_keys(&self, first: &[u8], end: &[u8]) -> Result<Option<Vec<Vec<u8>>>, KvError> {
+        let mut keys = Vec::new();
+        self.scan(first, end, &mut |key, _| {
+            keys.push(key.to_vec());
+            keys.len() <= DELETED_SINGLY_MAX
+        })?;
+        Ok((keys.len() <= DELETED_SINGLY_MAX).then_some(keys))
+    }
+
+    fn flush_options(wait: bool) -> FlushOptions {
+        let mut options = FlushOptions::default();
+        options.set_wait(wait);
+        options
+    }
+}
+
+impl Kv for RocksKv {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+        match self.db.get_pinned(key) {
+            Ok(value) => Ok(value.map(|value| Bytes::copy_from_slice(&value))),
+            Err(error) => Err(self.failed("get", error)),
+        }
+    }
+
+    fn scan(
+        &self,
+        first: &[u8],
+        end: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), KvError> {
+        if first >= end {
+            return Ok(());
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(end);
+        let mut cursor = self.db.raw_iterator_opt(options);
+        cursor.seek(first);
+        while let Some((key, value)) = cursor.item() {
+            if !visit(key, value) {
+                return Ok(());
+            }
+            cursor.next();
+        }
+        cursor.status().map_err(|error| self.failed("scan", error))
+    }
+
+    fn write(&mut self, ops: Vec<KvOp>) -> Result<(), KvError> {
+        let mut batch = WriteBatch::default();
+        for (index, op) in ops.iter().enumerate() {
+            match op {
+                KvOp::Put { key, value } => batch.put(key, value),
+                KvOp::Delete { key } => batch.delete(key),
+                KvOp::DeleteRange { first, end } if first < end => match self.few_keys(first, end)? {
+                    Some(keys) => {
+                        keys.iter().for_each(|key| batch.delete(key));
+                        // What this very batch has put there before is not in the database yet.
+                        for op in &ops[..index] {
+                            match op {
+                                KvOp::Put { key, .. } if first <= key && key < end => batch.delete(key),
+                                _ => {}
+                            }
+                        }
+                    }
+                    None => batch.delete_range(first, end),
+                },
+                KvOp::DeleteRange { .. } => {}
+            }
+        }
+        self.db.write_opt(batch, &self.write_options).map_err(|error| self.failed("write", error))
+    }
+
+    fn start_flush(&mut self, token: u64) {
+        let started = self.db.flush_opt(&RocksKv::flush_options(false));
+        let result = started.map_err(|error| self.failed("flush", error));
+        self.flusher.wait_for(token, result);
+    }
+
+    fn flush_sync(&mut self) -> Result<(), KvError> {
+        self.db.flush_opt(&RocksKv::flush_options(true)).map_err(|error| self.failed("flush", error))
+    }
+}
