@@ -151,7 +151,8 @@ mod tests {
     fn it_is_a_logarithm() {
         for u in 0..=u16::MAX {
             let exact = (f64::from(u) + 1.0).log2() * (1_u64 << 44) as f64;
-            assert!((ln(u) as f64 - exact).abs() < 4e8, "{u}");
+            // 0.0044 % of an octave: what the odd values of `LOW` cost at most.
+            assert!((ln(u) as f64 - exact).abs() < 7.7e8, "{u}");
         }
         assert_eq!(ln(0), 0);
         assert_eq!(ln(65_535), 281_474_708_275_200);

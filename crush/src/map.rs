@@ -36,6 +36,9 @@ pub const RULES_MAX: usize = 256;
 pub const STEPS_MAX: usize = 100;
 /// Highest count of tries a tunable or a step may ask for: bounds the time of one mapping.
 pub const TRIES_MAX: u32 = 10_000;
+/// What one mapping may cost, about one per item hashed: some 30 ms. Maps that place what they are asked to stay
+/// below a thousandth of it; one that cannot (all OSDs out, thousands of tries) gives up here. Part of the placement.
+pub const WORK_MAX: u32 = 1 << 23;
 /// Most items one mapping may return, or one step may choose.
 pub const NUM_REP_MAX: usize = 256;
 /// Longest name, in bytes.

@@ -1,16 +1,16 @@
 //! Mapping: runs a rule over a [`Compiled`] map. The algorithm is CRUSH (Weil et al., SC'06) with the retry rules
 //! Ceph's tunables name; for every input the answer is the one `crushtool --test` prints.
 //!
-//! Nothing here allocates once [`Scratch`] has grown to the map. Time is bounded by the map's bounds on tries,
-//! depth and bucket sizes.
+//! Nothing here allocates once [`Scratch`] has grown to the map. Time is bounded by [`WORK_MAX`]: whatever the map
+//! and the tries it asks for, a mapping that has spent it finds nothing more.
 
 mod choose;
 mod firstn;
 mod indep;
 
-use crate::compile::{Compiled, DEVICE, FlatStep, Slot};
+use crate::compile::{Compiled, DEVICE, FlatBucket, FlatStep, Slot};
 use crate::hash::hash2;
-use crate::map::{Mode, NUM_REP_MAX, Step, WEIGHT_ONE};
+use crate::map::{Alg, Mode, NUM_REP_MAX, Step, WEIGHT_ONE, WORK_MAX};
 
 /// Working memory of one mapping at a time. Keep one per thread and pass it to every call, with any map.
 #[derive(Clone, Default, Debug)]
@@ -23,6 +23,8 @@ pub struct Scratch {
     working: Vec<Chosen>,
     chosen: Vec<Chosen>,
     leaves: Vec<Chosen>,
+    /// What is left of `WORK_MAX`.
+    work: u32,
 }
 
 impl Scratch {
@@ -43,6 +45,7 @@ impl Scratch {
                 outputs.resize(num_rep.max(1), Chosen::NONE);
             }
         }
+        self.work = WORK_MAX;
     }
 }
 
@@ -79,6 +82,18 @@ struct Context<'a> {
 struct Draft<'a> {
     keys: &'a mut [u32],
     permutation: &'a mut [u32],
+    work: &'a mut u32,
+}
+
+impl Draft<'_> {
+    /// Pays for one draw of a bucket; false if the mapping has spent all it may.
+    #[inline]
+    fn pay(&mut self, bucket: &FlatBucket) -> bool {
+        // A hash of a permutation or a list is not vectorised.
+        let price = if bucket.alg == Alg::Straw2 { bucket.len } else { bucket.len * 4 };
+        *self.work = self.work.saturating_sub(price + 8);
+        *self.work > 0
+    }
 }
 
 impl Context<'_> {
@@ -208,8 +223,8 @@ fn choose_step(
     scratch: &mut Scratch,
 ) -> usize {
     let wanted = if num > 0 { num as usize } else { num_rep.saturating_sub(num.unsigned_abs() as usize) };
-    let Scratch { keys, permutation, working: from, chosen, leaves } = scratch;
-    let mut draft = Draft { keys, permutation };
+    let Scratch { keys, permutation, working: from, chosen, leaves, work } = scratch;
+    let mut draft = Draft { keys, permutation, work };
     let mut len = 0;
     if wanted > 0 {
         for start in &from[..working] {

@@ -6,21 +6,28 @@
 
 use std::collections::BTreeSet;
 
-use crate::map::{BUCKET_ID_MIN, CrushMap};
+use crate::check::CheckError;
+use crate::map::{BUCKET_ID_MIN, CrushMap, SHADOWS_MAX};
 
 impl CrushMap {
     /// Forgets shadows of classes nobody uses and gives every bucket those it lacks, classes in the order given.
-    pub(crate) fn assign_shadows(&mut self, classes: &[String]) {
+    /// The map must have passed `check`.
+    pub(crate) fn assign_shadows(&mut self, classes: &[String]) -> Result<(), CheckError> {
+        if classes.len() * self.buckets.len() > SHADOWS_MAX {
+            return Err(CheckError::TooMany { what: "shadow buckets", max: SHADOWS_MAX });
+        }
         for bucket in self.buckets.values_mut() {
             bucket.shadows.retain(|class, _| classes.contains(class));
         }
         let mut used = self.used_bucket_ids();
         let mut next = -1;
+        let mut visited = BTreeSet::new();
         for root in self.roots() {
             for class in classes {
-                self.assign_below(root, class, &mut used, &mut next);
+                self.assign_below(root, class, &mut visited, &mut used, &mut next);
             }
         }
+        Ok(())
     }
 
     /// Ids of buckets and shadows.
@@ -36,13 +43,23 @@ impl CrushMap {
         self.buckets.keys().copied().filter(|id| !held.contains(id)).collect()
     }
 
-    /// Depth is bounded by `check`. A bucket that has its shadow has them all the way down: ids are given children
-    /// first, and a text that names only some is completed in the same order.
-    fn assign_below(&mut self, id: i32, class: &str, used: &mut BTreeSet<i32>, next: &mut i32) {
+    /// Children first; a text that names only some shadows is completed in the same order. Depth is bounded by
+    /// `check`; `visited` keeps buckets with several parents from being walked once per way down to them.
+    fn assign_below<'a>(
+        &mut self,
+        id: i32,
+        class: &'a str,
+        visited: &mut BTreeSet<(i32, &'a str)>,
+        used: &mut BTreeSet<i32>,
+        next: &mut i32,
+    ) {
+        if !visited.insert((id, class)) {
+            return;
+        }
         let Some(bucket) = self.buckets.get(&id) else { return };
         let children: Vec<i32> = bucket.items.iter().map(|item| item.id).filter(|&item| item < 0).collect();
         for child in children {
-            self.assign_below(child, class, used, next);
+            self.assign_below(child, class, visited, used, next);
         }
         let Some(bucket) = self.buckets.get_mut(&id) else { return };
         if bucket.shadows.contains_key(class) {

@@ -42,7 +42,7 @@ fn place(
     leaves: &mut [Chosen],
     draft: &mut Draft<'_>,
 ) -> Attempt {
-    let mut search = Search::new(context, start, context.type_id, context.tries);
+    let mut search = Search::new(start, context.type_id, context.tries);
     loop {
         let r = rep + search.failures;
         let Some(item) = search.descend(context, r, draft) else { return Attempt::Skipped };
@@ -88,7 +88,7 @@ fn place_leaf(
         shift => parent_r >> (shift - 1),
     };
     let rep = if context.stable { 0 } else { taken.len() as u32 };
-    let mut search = Search::new(context, start, 0, context.leaf_tries);
+    let mut search = Search::new(start, 0, context.leaf_tries);
     loop {
         let verdict = match search.descend(context, rep + vary + search.failures, draft)? {
             Found::Nothing => Verdict::Rejected,
@@ -126,15 +126,19 @@ struct Search {
 }
 
 impl Search {
-    fn new(_context: &Context<'_>, top: Slot, type_id: u32, tries: u32) -> Search {
+    fn new(top: Slot, type_id: u32, tries: u32) -> Search {
         Search { top, at: top, type_id, tries, failures: 0, local_failures: 0 }
     }
 
-    /// Draws downwards until an item of the type. `None` where the way ends in a device of another type.
+    /// Draws downwards until an item of the type. `None` where the way ends in a device of another type, or the
+    /// mapping has cost too much.
     #[inline]
     fn descend(&mut self, context: &Context<'_>, r: u32, draft: &mut Draft<'_>) -> Option<Found> {
         loop {
             let bucket = context.bucket(self.at);
+            if !draft.pay(bucket) {
+                return None;
+            }
             if bucket.len == 0 {
                 return Some(Found::Nothing);
             }

@@ -10,7 +10,7 @@ enum Found {
     Item(Chosen, u32),
     /// Nothing this round; another may do better.
     Nothing,
-    /// The hierarchy cannot lead to the type from here: the position stays empty.
+    /// The hierarchy cannot lead to the type from here, or the mapping has cost too much: the position stays empty.
     Never,
 }
 
@@ -107,6 +107,9 @@ impl Descent {
         let mut at = start;
         loop {
             let bucket = context.bucket(at);
+            if !draft.pay(bucket) {
+                return Found::Never;
+            }
             if bucket.len == 0 {
                 return Found::Nothing;
             }

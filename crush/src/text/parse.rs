@@ -73,6 +73,7 @@ impl CrushMap {
             names: BTreeMap::new(),
             types: BTreeMap::new(),
             classes: Vec::new(),
+            free_id: -1,
         };
         parser.sections()?;
         let line = parser.tokens.line();
@@ -80,7 +81,7 @@ impl CrushMap {
         // Once before shadows are made, so that they are made of a sound and bounded map, once with them.
         let problem = |error: CheckError| ParseError { line, problem: error.into() };
         map.check().map_err(problem)?;
-        map.assign_shadows(&classes);
+        map.assign_shadows(&classes).map_err(problem)?;
         map.check().map_err(problem)?;
         Ok(map)
     }
@@ -94,6 +95,8 @@ struct Parser<'a> {
     types: BTreeMap<&'a str, u32>,
     /// In the order they are first named: the order new shadows are numbered in.
     classes: Vec<String>,
+    /// No bucket id above this one is free.
+    free_id: i32,
 }
 
 impl<'a> Parser<'a> {
@@ -278,15 +281,11 @@ impl<'a> Parser<'a> {
     }
 
     /// For a bucket without an id: the highest that no bucket above it has.
-    fn free_id(&self) -> i32 {
-        let mut free = -1;
-        for &id in self.map.buckets.keys().rev() {
-            if id != free {
-                break;
-            }
-            free -= 1;
+    fn free_id(&mut self) -> i32 {
+        while self.map.buckets.contains_key(&self.free_id) {
+            self.free_id -= 1;
         }
-        free
+        self.free_id
     }
 
     fn alg(&mut self, bucket: &str) -> Outcome<Alg> {
