@@ -33,6 +33,8 @@ pub enum StoreError {
     Corrupt(String),
     #[error("{object} does not exist")]
     NotFound { object: String },
+    #[error("the device is full, and its reserve too; add OSDs, or delete data before it gets this far")]
+    NoSpace,
 }
 
 /// What is known of an object without reading its data.

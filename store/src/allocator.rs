@@ -1,0 +1,183 @@
+//! Free space in blocks, rebuilt from the index at mount.
+//!
+//! Allocation goes on where the last one ended, prefers one contiguous run, and falls back to pieces, so that space
+//! that is there can always be used. Freed blocks wait in quarantine until a checkpoint has passed the record that
+//! freed them: before that, replaying an older record would find somebody else's data.
+
+use nacre_types::RangeSet;
+use std::collections::VecDeque;
+
+/// How many free ranges are looked at for a whole run before pieces are taken.
+const LOOK_MAX: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Allocator {
+    free: RangeSet,
+    /// (record, first, count), in record order.
+    quarantine: VecDeque<(u64, u64, u64)>,
+    quarantined: u64,
+    cursor: u64,
+    total: u64,
+    reserve: u64,
+}
+
+impl Allocator {
+    /// `free` of `total` blocks. What [`Allocator::usage`] shows leaves a reserve out, so that whoever keeps to it
+    /// always has space for metadata's sake: unsharing, unaligned edges.
+    pub fn new(free: RangeSet, total: u64) -> Allocator {
+        let cursor = free.iter().next().map_or(0, |r| r.0);
+        let reserve = (total / 64).max(16).min(total / 4);
+        Allocator { free, quarantine: VecDeque::new(), quarantined: 0, cursor, total, reserve }
+    }
+
+    pub fn free_blocks(&self) -> u64 {
+        self.free.total()
+    }
+
+    pub fn quarantined_blocks(&self) -> u64 {
+        self.quarantined
+    }
+
+    /// (total, used) without the reserve.
+    pub fn usage(&self) -> (u64, u64) {
+        let total = self.total - self.reserve;
+        let used = self.total - self.free.total() - self.quarantined;
+        (total, used.min(total))
+    }
+
+    /// One block, next to the last one if possible.
+    pub fn one(&mut self) -> Option<u64> {
+        let (first, _) = self.free.next_from(self.cursor).or_else(|| self.free.next_from(0))?;
+        self.take(first, 1);
+        Some(first)
+    }
+
+    /// `count` blocks as (first, count) runs; `None`, and nothing taken, if there are not as many.
+    pub fn many(&mut self, count: u64) -> Option<Vec<(u64, u64)>> {
+        if count > self.free.total() {
+            return None;
+        }
+        if let Some(first) = self.find(count) {
+            self.take(first, count);
+            return Some(vec![(first, count)]);
+        }
+        let mut runs = Vec::new();
+        let mut missing = count;
+        while missing > 0 {
+            let (first, end) = self.free.next_from(self.cursor).or_else(|| self.free.next_from(0))?;
+            let part = missing.min(end - first);
+            self.take(first, part);
+            runs.push((first, part));
+            missing -= part;
+        }
+        Some(runs)
+    }
+
+    fn find(&self, count: u64) -> Option<u64> {
+        let mut at = self.cursor;
+        let mut wrapped = false;
+        for _ in 0..LOOK_MAX {
+            match self.free.next_from(at) {
+                Some((first, end)) if end - first >= count => return Some(first),
+                Some((_, end)) => at = end,
+                None if wrapped => return None,
+                None => (at, wrapped) = (0, true),
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, first: u64, count: u64) {
+        assert!(self.free.contains(first, first + count), "only free blocks are allocated");
+        self.free.remove(first, first + count);
+        self.cursor = first + count;
+    }
+
+    /// Takes blocks that record `seq` freed.
+    pub fn quarantine(&mut self, seq: u64, freed: &[(u64, u64)]) {
+        for &(first, count) in freed {
+            self.quarantined += count;
+            self.quarantine.push_back((seq, first, count));
+        }
+    }
+
+    /// Frees what records up to `seq` gave back, but not what `busy` (reads under way) still touches.
+    pub fn release(&mut self, seq: u64, busy: &RangeSet) {
+        let due = self.quarantine.partition_point(|entry| entry.0 <= seq);
+        let due: Vec<_> = self.quarantine.drain(..due).collect();
+        for (freed_by, first, count) in due.into_iter().rev() {
+            if busy.intersects(first, first + count) {
+                self.quarantine.push_front((freed_by, first, count));
+                continue;
+            }
+            assert!(!self.free.intersects(first, first + count), "block {first} is freed twice");
+            self.free.insert(first, first + count);
+            self.quarantined -= count;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nacre_types::Rng;
+
+    fn allocator(blocks: u64) -> Allocator {
+        let mut free = RangeSet::new();
+        free.insert(100, 100 + blocks);
+        Allocator::new(free, blocks)
+    }
+
+    #[test]
+    fn worst_fragmentation_still_serves_everything_that_is_free() {
+        let mut a = allocator(1000);
+        let all: Vec<u64> = (0..1000).map(|_| a.one().unwrap()).collect();
+        assert_eq!(a.one(), None);
+        let holes: Vec<(u64, u64)> = all.iter().step_by(2).map(|&b| (b, 1)).collect();
+        a.quarantine(5, &holes);
+        a.release(4, &RangeSet::new());
+        assert_eq!(a.many(1), None);
+        a.release(5, &RangeSet::new());
+        let runs = a.many(500).unwrap();
+        assert_eq!(runs.iter().map(|r| r.1).sum::<u64>(), 500);
+        assert_eq!(a.free_blocks(), 0);
+    }
+
+    #[test]
+    fn blocks_are_never_given_twice() {
+        let mut rng = Rng::new(1);
+        let mut a = allocator(300);
+        let mut held: Vec<(u64, u64)> = Vec::new();
+        let mut owned = RangeSet::new();
+        for seq in 1..3000 {
+            if rng.chance(1, 2) {
+                for run in a.many(1 + rng.below(20)).unwrap_or_default() {
+                    assert!(!owned.intersects(run.0, run.0 + run.1));
+                    owned.insert(run.0, run.0 + run.1);
+                    held.push(run);
+                }
+            } else if !held.is_empty() {
+                let run = held.swap_remove(rng.below(held.len() as u64) as usize);
+                owned.remove(run.0, run.0 + run.1);
+                a.quarantine(seq, &[run]);
+            }
+            if rng.chance(1, 10) {
+                a.release(seq, &RangeSet::new());
+            }
+            assert_eq!(a.free_blocks() + a.quarantined_blocks() + owned.total(), 300);
+        }
+    }
+
+    #[test]
+    fn reads_under_way_hold_their_blocks() {
+        let mut a = allocator(10);
+        let run = a.many(10).unwrap();
+        a.quarantine(1, &run);
+        let mut busy = RangeSet::new();
+        busy.insert(103, 104);
+        a.release(1, &busy);
+        assert_eq!(a.free_blocks(), 0);
+        a.release(1, &RangeSet::new());
+        assert_eq!(a.free_blocks(), 10);
+    }
+}

@@ -1,0 +1,136 @@
+//! Write-back and checkpoints: how the journal becomes free again.
+//!
+//! ```text
+//! Idle -> WritingBack (a round with all that is committed) -> Flushing (disk) -> IndexFlushing (Kv) -> Idle
+//! ```
+//!
+//! The checkpoint's position is put into the index after the disk flush and before the index's, so wherever that
+//! position is read after a crash, the data it speaks of is in place.
+
+use crate::index::keys;
+use crate::index::state::{self, Checkpointed};
+use crate::io::Purpose;
+use crate::store::Store;
+use crate::{Kv, KvError, KvOp};
+use nacre_types::checksum::BLOCK_U64;
+
+/// A checkpoint under way, with the record it covers and the position after that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum CheckpointState {
+    #[default]
+    Idle,
+    WritingBack {
+        seq: u64,
+        position: u64,
+    },
+    Flushing {
+        seq: u64,
+        position: u64,
+    },
+    IndexFlushing {
+        seq: u64,
+        position: u64,
+        token: u64,
+    },
+}
+
+impl<K: Kv> Store<K> {
+    /// Starts what is due: a checkpoint, or a plain write-back round.
+    pub(crate) fn maintain(&mut self) {
+        if self.failed {
+            return;
+        }
+        self.start_merges();
+        if self.deferred.is_writing() {
+            return;
+        }
+        if self.checkpoint == CheckpointState::Idle && self.wants_checkpoint() {
+            let (seq, position) = self.journal.committed;
+            self.checkpoint = CheckpointState::WritingBack { seq, position };
+            self.start_round();
+            if !self.deferred.is_writing() {
+                self.flush_for_checkpoint();
+            }
+        } else if self.deferred.ready_bytes() > self.config.writeback_bytes {
+            self.start_round();
+        }
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        let journal = &self.journal;
+        if journal.committed.1 == journal.tail {
+            return false;
+        }
+        let used = journal.head - journal.tail;
+        let stuck = journal.in_flight.is_none()
+            && self.overlay.layers[0].transactions > 0
+            && self.overlay.layers[0].record_bytes() > journal.room();
+        let starved = self.allocator.quarantined_blocks() > self.allocator.free_blocks() / 2;
+        used > journal.ring.bytes / 2 || stuck || starved
+    }
+
+    fn start_round(&mut self) {
+        self.deferred.start_round();
+        self.issue_writes();
+    }
+
+    /// Issues the round's writes that no read holds back.
+    pub(crate) fn issue_writes(&mut self) {
+        let busy = self.busy_blocks();
+        for (first, segments) in self.deferred.issue(&busy) {
+            self.stats.deferred_writes += 1;
+            self.stats.deferred_bytes += segments.len() as u64 * BLOCK_U64;
+            self.io.write(Purpose::WriteBack, first * BLOCK_U64, segments);
+        }
+    }
+
+    pub(crate) fn write_back_done(&mut self) {
+        if !self.deferred.written() {
+            return;
+        }
+        if matches!(self.checkpoint, CheckpointState::WritingBack { .. }) {
+            self.flush_for_checkpoint();
+        }
+        self.maintain();
+        self.launch();
+    }
+
+    fn flush_for_checkpoint(&mut self) {
+        if let CheckpointState::WritingBack { seq, position } = self.checkpoint {
+            self.checkpoint = CheckpointState::Flushing { seq, position };
+            self.io.flush(Purpose::CheckpointFlush);
+            self.stats.flushes += 1;
+        }
+    }
+
+    pub(crate) fn checkpoint_flushed(&mut self) {
+        let CheckpointState::Flushing { seq, position } = self.checkpoint else { return };
+        let checkpointed = Checkpointed { seq, position, incarnation: self.journal.incarnation };
+        let value = state::encode(&checkpointed);
+        let written = self.kv.write(vec![KvOp::Put { key: keys::CHECKPOINTED.to_vec(), value }]);
+        if let Err(error) = written {
+            return self.fail(error.into());
+        }
+        // One at a time, so any number that is not the last one's will do.
+        let token = seq;
+        self.checkpoint = CheckpointState::IndexFlushing { seq, position, token };
+        self.kv.start_flush(token);
+    }
+
+    pub(crate) fn index_flushed(&mut self, ended: u64, result: Result<(), KvError>) {
+        let CheckpointState::IndexFlushing { seq, position, token } = self.checkpoint else { return };
+        if token != ended || self.failed {
+            return;
+        }
+        if let Err(error) = result {
+            return self.fail(error.into());
+        }
+        self.checkpoint = CheckpointState::Idle;
+        self.journal.tail = position;
+        let busy = self.busy_blocks();
+        self.allocator.release(seq, &busy);
+        self.stats.checkpoints += 1;
+        self.maintain();
+        self.launch();
+    }
+}

@@ -1,0 +1,189 @@
+//! The store's parts, and how it starts and stops.
+//!
+//! ```text
+//! submit -> apply (cache, allocator, overlay) -> gathering layer
+//!                                                     | nothing in flight
+//!                                                     v
+//!                         journal write + flush  -> commit: layer -> Kv, payload -> ready
+//!                                                     |                    | enough gathered, or a checkpoint
+//!        direct writes to fresh blocks ---------------+                    v
+//!                                                              write-back in place, sorted
+//!                                                                          | journal half full
+//!                                                                          v
+//!                                                 checkpoint: disk flush -> Kv flush -> journal tail moves
+//! ```
+
+use crate::allocator::Allocator;
+use crate::checkpoint::CheckpointState;
+use crate::deferred::Deferred;
+use crate::index::cache::Cache;
+use crate::index::keys;
+use crate::index::overlay::Overlay;
+use crate::index::state::{self, Checkpointed};
+use crate::io::Io;
+use crate::journal::ring::Ring;
+use crate::merge::Merges;
+use crate::read::Reads;
+use crate::{DiskSync, Kv, KvOp, StoreError, StoreEvent, StoreStats, Superblock};
+use nacre_types::checksum::BLOCK_U64;
+use std::collections::VecDeque;
+
+/// How the store uses memory and its journal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoreConfig {
+    /// Small writes gather up to here before they are written back in place.
+    pub writeback_bytes: usize,
+    /// Above this no further record is written until a write-back has ended.
+    pub deferred_bytes_max: usize,
+    /// A record is closed when it has grown to this; waiting transactions go into the next.
+    pub record_bytes_max: u64,
+    /// Decoded objects kept.
+    pub cache_objects: usize,
+    /// Decoded extent map shards kept, about 900 bytes each.
+    pub cache_shards: usize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> StoreConfig {
+        StoreConfig {
+            writeback_bytes: 16 << 20,
+            deferred_bytes_max: 96 << 20,
+            record_bytes_max: 4 << 20,
+            cache_objects: 32 << 10,
+            cache_shards: 64 << 10,
+        }
+    }
+}
+
+impl StoreConfig {
+    pub fn validate(&self) -> Result<(), String> {
+        if self.writeback_bytes > self.deferred_bytes_max {
+            return Err("writeback_bytes must not exceed deferred_bytes_max: writes would stall".into());
+        }
+        if self.cache_objects == 0 || self.cache_shards == 0 || self.record_bytes_max == 0 {
+            return Err("cache_objects, cache_shards and record_bytes_max must not be zero".into());
+        }
+        Ok(())
+    }
+}
+
+/// What a mount found in the journal.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ReplayReport {
+    pub records: u64,
+    pub transactions: u64,
+    pub bytes: u64,
+    /// Why replay ended where it did.
+    pub stopped: String,
+}
+
+/// The record being written.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub seq: u64,
+    pub end: u64,
+    pub outstanding: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Journal {
+    pub ring: Ring,
+    pub nonce: u64,
+    pub incarnation: u64,
+    /// Positions before this are free.
+    pub tail: u64,
+    /// Where the next record goes.
+    pub head: u64,
+    pub in_flight: Option<InFlight>,
+    /// The last durable record, which the index holds, and the position after it.
+    pub committed: (u64, u64),
+}
+
+impl Journal {
+    pub fn room(&self) -> u64 {
+        self.ring.bytes - (self.head - self.tail)
+    }
+}
+
+/// The object store of one OSD over a device and an index. See [`crate::ObjectStore`].
+#[derive(Debug)]
+pub struct Store<K> {
+    pub(crate) kv: K,
+    pub(crate) config: StoreConfig,
+    pub(crate) superblock: Superblock,
+    pub(crate) journal: Journal,
+    pub(crate) overlay: Overlay,
+    pub(crate) cache: Cache,
+    pub(crate) allocator: Allocator,
+    pub(crate) deferred: Deferred,
+    pub(crate) checkpoint: CheckpointState,
+    pub(crate) reads: Reads,
+    pub(crate) merges: Merges,
+    pub(crate) io: Io,
+    pub(crate) events: VecDeque<StoreEvent>,
+    pub(crate) stats: StoreStats,
+    pub(crate) next_number: u64,
+    /// Set by the first error that breaks a promise; nothing happens afterwards.
+    pub(crate) failed: bool,
+    pub(crate) replayed: ReplayReport,
+}
+
+impl<K: Kv> Store<K> {
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// What mounting found to replay.
+    pub fn replay_report(&self) -> &ReplayReport {
+        &self.replayed
+    }
+
+    /// The index, for whoever drives its flushes.
+    pub fn kv(&self) -> &K {
+        &self.kv
+    }
+
+    pub fn kv_mut(&mut self) -> &mut K {
+        &mut self.kv
+    }
+
+    /// Whether nothing is under way: no record, no write-back, no checkpoint, no read.
+    pub fn is_idle(&self) -> bool {
+        self.io.is_idle() && matches!(self.checkpoint, CheckpointState::Idle)
+    }
+
+    /// Takes the store down in a state that needs no replay. Transactions not yet committed are dropped: wait for them
+    /// first. Requests still with the device must have ended. Not needed for safety.
+    pub fn unmount(mut self, disk: &mut dyn DiskSync) -> Result<K, StoreError> {
+        if self.failed {
+            return Err(StoreError::Corrupt(
+                "the store has failed; mount it again to replay its journal".into(),
+            ));
+        }
+        let deferred = self.deferred.take_all();
+        for (block, bytes) in deferred {
+            disk.write_at(block * BLOCK_U64, &bytes)?;
+        }
+        disk.flush()?;
+        let (seq, position) = self.journal.committed;
+        let checkpointed = Checkpointed { seq, position, incarnation: self.journal.incarnation };
+        let value = state::encode(&checkpointed);
+        self.kv.write(vec![KvOp::Put { key: keys::CHECKPOINTED.to_vec(), value }])?;
+        self.kv.flush_sync()?;
+        Ok(self.kv)
+    }
+
+    /// Ends all promises: reports why, once, and does nothing from then on.
+    pub(crate) fn fail(&mut self, error: StoreError) {
+        if !self.failed {
+            self.failed = true;
+            self.events.push_back(StoreEvent::Failed(error));
+        }
+    }
+
+    pub(crate) fn check(&mut self, result: Result<(), StoreError>) {
+        if let Err(error) = result {
+            self.fail(error);
+        }
+    }
+}
