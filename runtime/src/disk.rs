@@ -16,4 +16,5 @@ pub use create::create_file;
 pub use error::OpenDiskError;
 pub use file::FileDisk;
 pub use geometry::{FlushPolicy, Geometry};
+pub(crate) use lock::lock_exclusive;
 pub use ring::{DiskRing, RingStats};

@@ -1,4 +1,6 @@
 //! The only place with threads, sockets, files and clocks: what drives the machines of a Nacre daemon.
 
+pub mod clock;
 pub mod disk;
+pub mod driver;
 pub mod kv;

@@ -211,6 +211,18 @@ impl DiskRing {
         }
     }
 
+    /// Gives the disk back for synchronous use, once everything has ended and been taken.
+    pub fn into_disk(self) -> io::Result<FileDisk> {
+        assert!(self.is_idle(), "a disk is given back when nothing is under way");
+        Ok(FileDisk {
+            file: self.disk.file.try_clone()?,
+            path: self.disk.path.clone(),
+            geometry: self.disk.geometry.clone(),
+            pool: self.disk.pool.clone(),
+            flush_failure: self.disk.flush_failure.clone(),
+        })
+    }
+
     fn check(&self, offset: u64, length: usize) -> Result<(), DiskError> {
         assert!(
             offset.is_multiple_of(BLOCK_U64) && length.is_multiple_of(BLOCK) && length > 0,

@@ -85,6 +85,12 @@ impl RocksKv {
     }
 }
 
+impl std::fmt::Debug for RocksKv {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RocksKv").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 impl Kv for RocksKv {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
         match self.db.get_pinned(key) {
