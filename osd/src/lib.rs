@@ -6,8 +6,11 @@
 mod config;
 mod event;
 pub mod log;
+pub mod ops;
 pub mod pg;
+pub mod snaps;
 mod token;
+pub mod watch;
 
 pub use config::{OsdConfig, Tunables};
 pub use event::{OsdEffect, OsdEvent};
