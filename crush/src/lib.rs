@@ -14,6 +14,7 @@
 
 mod check;
 mod compile;
+pub mod edit;
 mod hash;
 mod ln;
 mod map;
@@ -25,6 +26,7 @@ mod text;
 
 pub use check::CheckError;
 pub use compile::{CompileError, Compiled};
+pub use edit::{EditError, Location};
 pub use hash::{hash2, hash3, hash4, pg_to_x};
 pub use map::*;
 pub use mapper::Scratch;
