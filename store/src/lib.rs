@@ -28,6 +28,9 @@ mod superblock;
 pub mod testing;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use disk::{DiskDone, DiskError, DiskRequest, DiskSync};
 pub use format::{FormatError, FormatOptions, format, wipe};
 pub use fsck::{FsckError, FsckReport, fsck};

@@ -1,1 +1,10 @@
-//! x
+//! Models of a device and an index that lose, tear and spoil what real ones do, from a seed. For this crate's tests and
+//! the simulator.
+
+mod disk;
+mod kv;
+mod reference;
+
+pub use disk::SimDisk;
+pub use kv::SimKv;
+pub use reference::Reference;

@@ -1,0 +1,270 @@
+//! A device in memory with a volatile write cache.
+//!
+//! Writes are seen by later reads at once when they complete, and are durable after a flush. When the power goes, each
+//! 512-byte sector of each write since then has landed or not, at random; so have those of writes still under way.
+//! Requests complete in any order the caller likes, except that a flush waits for what was requested before it.
+
+use crate::{DiskDone, DiskError, DiskRequest, DiskSync};
+use bytes::{Bytes, BytesMut};
+use nacre_types::Rng;
+use nacre_types::checksum::{BLOCK, BLOCK_U64};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+const SECTOR: usize = 512;
+
+type Blocks = BTreeMap<u64, Box<[u8; BLOCK]>>;
+
+/// See the module. Everything random comes from the seed.
+#[derive(Debug)]
+pub struct SimDisk {
+    capacity: u64,
+    rng: Rng,
+    /// What a flush has made durable. Absent blocks are zeroes.
+    durable: Blocks,
+    /// Blocks as reads see them, where they differ from `durable`.
+    cached: Blocks,
+    /// Writes since the last flush, in order.
+    volatile: Vec<(u64, Bytes)>,
+    queue: VecDeque<DiskRequest>,
+    /// Reads of these blocks fail.
+    bad_blocks: BTreeSet<u64>,
+    fail_writes: bool,
+    fail_flushes: bool,
+    lose_writes: u32,
+    misdirect_writes: u32,
+    pub writes: u64,
+    pub flushes: u64,
+}
+
+impl SimDisk {
+    pub fn new(capacity: u64, seed: u64) -> SimDisk {
+        SimDisk {
+            capacity,
+            rng: Rng::new(seed),
+            durable: Blocks::new(),
+            cached: Blocks::new(),
+            volatile: Vec::new(),
+            queue: VecDeque::new(),
+            bad_blocks: BTreeSet::new(),
+            fail_writes: false,
+            fail_flushes: false,
+            lose_writes: 0,
+            misdirect_writes: 0,
+            writes: 0,
+            flushes: 0,
+        }
+    }
+
+    /// Takes a request. It has no effect before it is completed, unless the power goes.
+    pub fn request(&mut self, request: DiskRequest) {
+        if !matches!(request, DiskRequest::Discard { .. }) {
+            self.queue.push_back(request);
+        }
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Tokens of the requests that may complete next.
+    pub fn completable(&self) -> Vec<u64> {
+        let barrier = self.queue.iter().position(|r| matches!(r, DiskRequest::Flush { .. }));
+        let mut tokens: Vec<u64> = self
+            .queue
+            .iter()
+            .enumerate()
+            .filter(|(at, r)| match r {
+                DiskRequest::Flush { .. } => *at == 0 && barrier == Some(0),
+                _ => true,
+            })
+            .filter_map(|(_, r)| token(r))
+            .collect();
+        tokens.dedup();
+        tokens
+    }
+
+    /// Completes the request with that token.
+    pub fn complete(&mut self, wanted: u64) -> Option<DiskDone> {
+        let at = self.queue.iter().position(|r| token(r) == Some(wanted))?;
+        let request = self.queue.remove(at)?;
+        let result = match request {
+            DiskRequest::Write { offset, segments, .. } => {
+                let mut bytes = BytesMut::new();
+                segments.iter().for_each(|s| bytes.extend_from_slice(s));
+                self.write(offset, bytes.freeze()).map(|()| Bytes::new())
+            }
+            DiskRequest::Read { offset, length, .. } => self.read(offset, length),
+            DiskRequest::Flush { .. } => self.sync().map(|()| Bytes::new()),
+            DiskRequest::Discard { .. } => Ok(Bytes::new()),
+        };
+        Some(DiskDone { token: wanted, result })
+    }
+
+    /// Completes any one request, at random.
+    pub fn complete_any(&mut self) -> Option<DiskDone> {
+        let tokens = self.completable();
+        let token = *self.rng.pick(&tokens)?;
+        self.complete(token)
+    }
+
+    /// The power goes: the cache is lost, and what was on its way has landed in part.
+    pub fn power(&mut self) {
+        let queue = std::mem::take(&mut self.queue);
+        for request in queue {
+            if let DiskRequest::Write { offset, segments, .. } = request {
+                let mut bytes = BytesMut::new();
+                segments.iter().for_each(|s| bytes.extend_from_slice(s));
+                self.volatile.push((offset, bytes.freeze()));
+            }
+        }
+        self.cached.clear();
+        for (offset, bytes) in std::mem::take(&mut self.volatile) {
+            let fate = self.rng.below(3);
+            for (at, sector) in bytes.chunks(SECTOR).enumerate() {
+                let lands = match fate {
+                    0 => true,
+                    1 => false,
+                    _ => self.rng.chance(1, 2),
+                };
+                if lands {
+                    let at = offset + (at * SECTOR) as u64;
+                    let block = self.durable.entry(at / BLOCK_U64).or_insert_with(|| Box::new([0; BLOCK]));
+                    let within = (at % BLOCK_U64) as usize;
+                    block[within..within + sector.len()].copy_from_slice(sector);
+                }
+            }
+        }
+    }
+
+    /// The daemon dies but the machine does not: requests under way are dropped, or done, at random; the cache stays.
+    pub fn kill(&mut self) {
+        for request in std::mem::take(&mut self.queue) {
+            if let DiskRequest::Write { offset, segments, .. } = request
+                && self.rng.chance(1, 2)
+            {
+                let bytes: Vec<u8> = segments.iter().flat_map(|s| s.iter().copied()).collect();
+                let _ = self.write(offset, bytes.into());
+            }
+        }
+    }
+
+    /// Flips one bit of what is stored at `offset`.
+    pub fn rot(&mut self, offset: u64, bit: u8) {
+        let (block, within) = (offset / BLOCK_U64, (offset % BLOCK_U64) as usize);
+        self.cached.entry(block).and_modify(|b| b[within] ^= 1 << (bit % 8));
+        self.durable.entry(block).or_insert_with(|| Box::new([0; BLOCK]))[within] ^= 1 << (bit % 8);
+    }
+
+    /// Reads of the block at `offset` fail from now on.
+    pub fn break_block(&mut self, offset: u64) {
+        self.bad_blocks.insert(offset / BLOCK_U64);
+    }
+
+    pub fn fail_writes(&mut self, fail: bool) {
+        self.fail_writes = fail;
+    }
+
+    pub fn fail_flushes(&mut self, fail: bool) {
+        self.fail_flushes = fail;
+    }
+
+    /// The next `count` writes are reported as done and go nowhere.
+    pub fn lose_writes(&mut self, count: u32) {
+        self.lose_writes = count;
+    }
+
+    /// The next `count` writes land one block further on.
+    pub fn misdirect_writes(&mut self, count: u32) {
+        self.misdirect_writes = count;
+    }
+
+    fn check(&self, offset: u64, length: usize) -> Result<(), DiskError> {
+        assert!(offset.is_multiple_of(BLOCK_U64) && length.is_multiple_of(BLOCK), "requests are aligned");
+        match offset.checked_add(length as u64) {
+            Some(end) if end <= self.capacity => Ok(()),
+            _ => Err(DiskError::OutOfRange { offset, length, capacity: self.capacity }),
+        }
+    }
+
+    fn write(&mut self, offset: u64, bytes: Bytes) -> Result<(), DiskError> {
+        self.check(offset, bytes.len())?;
+        self.writes += 1;
+        if self.fail_writes {
+            return Err(DiskError::Io { offset, reason: "injected".into() });
+        }
+        if self.lose_writes > 0 {
+            self.lose_writes -= 1;
+            return Ok(());
+        }
+        let mut offset = offset;
+        if self.misdirect_writes > 0 && offset + bytes.len() as u64 + BLOCK_U64 <= self.capacity {
+            self.misdirect_writes -= 1;
+            offset += BLOCK_U64;
+        }
+        for (at, chunk) in bytes.chunks_exact(BLOCK).enumerate() {
+            let number = offset / BLOCK_U64 + at as u64;
+            let known = self.cached.contains_key(&number) || self.durable.contains_key(&number);
+            if !known && chunk.iter().all(|&b| b == 0) {
+                // Absent blocks are zeroes already: a formatted journal costs nothing.
+                continue;
+            }
+            let mut block = Box::new([0; BLOCK]);
+            block.copy_from_slice(chunk);
+            self.cached.insert(number, block);
+        }
+        self.volatile.push((offset, bytes));
+        Ok(())
+    }
+
+    fn read(&mut self, offset: u64, length: usize) -> Result<Bytes, DiskError> {
+        self.check(offset, length)?;
+        let mut out = BytesMut::with_capacity(length);
+        for block in offset / BLOCK_U64..(offset + length as u64) / BLOCK_U64 {
+            if self.bad_blocks.contains(&block) {
+                return Err(DiskError::Io { offset: block * BLOCK_U64, reason: "injected".into() });
+            }
+            match self.cached.get(&block).or_else(|| self.durable.get(&block)) {
+                Some(bytes) => out.extend_from_slice(&bytes[..]),
+                None => out.extend_from_slice(&[0; BLOCK]),
+            }
+        }
+        Ok(out.freeze())
+    }
+
+    fn sync(&mut self) -> Result<(), DiskError> {
+        self.flushes += 1;
+        if self.fail_flushes {
+            return Err(DiskError::Io { offset: 0, reason: "injected flush failure".into() });
+        }
+        self.durable.append(&mut self.cached);
+        self.volatile.clear();
+        Ok(())
+    }
+}
+
+fn token(request: &DiskRequest) -> Option<u64> {
+    match request {
+        DiskRequest::Write { token, .. } | DiskRequest::Read { token, .. } | DiskRequest::Flush { token } => {
+            Some(*token)
+        }
+        DiskRequest::Discard { .. } => None,
+    }
+}
+
+impl DiskSync for SimDisk {
+    fn capacity_bytes(&self) -> u64 {
+        self.capacity
+    }
+
+    fn read_at(&mut self, offset: u64, length: usize) -> Result<Bytes, DiskError> {
+        self.read(offset, length)
+    }
+
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
+        self.write(offset, Bytes::copy_from_slice(data))
+    }
+
+    fn flush(&mut self) -> Result<(), DiskError> {
+        self.sync()
+    }
+}

@@ -1,0 +1,6 @@
+//! The store as a whole, over the crash-faulting models.
+
+mod costs;
+mod crashes;
+mod faults;
+mod host;

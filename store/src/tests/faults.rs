@@ -1,0 +1,1 @@
+//! Faults of device and index: found, named, and never turned into success.
