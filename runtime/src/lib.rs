@@ -4,3 +4,5 @@ pub mod clock;
 pub mod disk;
 pub mod driver;
 pub mod kv;
+pub mod messenger;
+pub mod tls;

@@ -1,0 +1,5 @@
+//! Two or more messengers on loopback, in one thread.
+
+mod faults;
+mod kit;
+mod traffic;
