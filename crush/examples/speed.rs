@@ -22,7 +22,7 @@ fn measure(what: &str, text: &str, osd_weights: &[u32]) {
         .expect(what);
     let map = map.expect(what);
     let (mut scratch, mut out, mut sum) = (Scratch::new(), Vec::new(), 0_u64);
-    let inputs = 2_000_000;
+    let inputs = 200_000;
     let mut best = 0.0_f64;
     for _ in 0..5 {
         let start = Instant::now();

@@ -59,7 +59,7 @@ pub struct Compiled {
     /// Index = rule id.
     pub(crate) rules: Vec<Option<Vec<FlatStep>>>,
     rule_names: BTreeMap<String, u32>,
-    /// One above the highest device any bucket holds.
+    /// One above the highest device, in a bucket or not.
     max_devices: u32,
     /// Longest `draw_len`, and longest bucket.
     pub(crate) draws_max: usize,
@@ -81,7 +81,7 @@ impl Compiled {
         (0..self.rules.len() as u32).filter(|&rule| self.rule_exists(rule))
     }
 
-    /// One above the highest device any bucket holds: the length of a complete weight vector.
+    /// One above the highest device, in a bucket or not: the length of a complete weight vector.
     pub fn max_devices(&self) -> u32 {
         self.max_devices
     }
@@ -117,9 +117,6 @@ impl Compiled {
         for item in items {
             self.items.push(item.id);
             self.slots.push(slots.get(&item.id).copied().unwrap_or(DEVICE));
-            if item.id >= 0 {
-                self.max_devices = self.max_devices.max(item.id as u32 + 1);
-            }
         }
         self.items_max = self.items_max.max(items.len());
         match bucket.alg {
@@ -252,6 +249,7 @@ impl CrushMap {
         compiled.rules = flat;
         compiled.rule_names = self.rules.values().map(|rule| (rule.name.clone(), rule.id)).collect();
         compiled.tunables = self.tunables.clone();
+        compiled.max_devices = self.devices.keys().next_back().map_or(0, |&last| last + 1);
         Ok(compiled)
     }
 }

@@ -149,11 +149,8 @@ impl Compiled {
         for step in steps {
             match step {
                 FlatStep::Take { item, slot } => {
-                    // A device no bucket holds is none that could be taken.
-                    if *slot != DEVICE || (*item as u32) < self.max_devices() {
-                        scratch.working[0] = Chosen { id: *item, slot: *slot };
-                        working = 1;
-                    }
+                    scratch.working[0] = Chosen { id: *item, slot: *slot };
+                    working = 1;
                 }
                 FlatStep::Other(Step::Choose { mode, leaf, num, type_id }) if working > 0 => {
                     let context = self.context(&settings, x, osd_weights, *mode, *leaf, *type_id);
