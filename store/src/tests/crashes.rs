@@ -4,12 +4,26 @@ use super::host::{Host, capacity, tiny};
 
 /// One life after another on the same store, each ended by a crash after a random number of device events.
 fn lives(seed: u64, lives: usize, bytes_max: u64) {
-    let mut host = Host::new(seed, capacity(), tiny());
+    lives_on(seed, lives, bytes_max, 6, capacity());
+}
+
+fn lives_on(seed: u64, lives: usize, bytes_max: u64, objects: u64, capacity: u64) {
+    let mut host = Host::new(seed, capacity, tiny());
     for _ in 0..lives {
+        if host.rng.chance(1, 2) {
+            // What was lost is sent again, in part and in other company.
+            let again = host.rng.below(host.lost.len() as u64 + 1) as usize;
+            for transaction in std::mem::take(&mut host.lost).into_iter().take(again) {
+                host.submit(transaction);
+            }
+        }
         let transactions = 1 + host.rng.below(12);
         for _ in 0..transactions {
-            let transaction = host.random_transaction(6, bytes_max);
+            let transaction = host.random_transaction(objects, bytes_max);
             host.submit(transaction);
+            if host.rng.chance(1, 4) {
+                host.read_later();
+            }
             for _ in 0..host.rng.below(6) {
                 host.step();
             }
@@ -35,6 +49,21 @@ fn lives(seed: u64, lives: usize, bytes_max: u64) {
     host.compare();
 }
 
+/// More seeds than a check-in waits for: `NACRE_SEEDS=20000 cargo test -p nacre-store --release -- --ignored`.
+#[test]
+#[ignore = "long; run before changing the store's on-disk order"]
+fn many_lives() {
+    let seeds = std::env::var("NACRE_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(2000);
+    for seed in 10_000..10_000 + seeds {
+        println!("seed {seed}");
+        match seed % 3 {
+            0 => lives(seed, 12, 300 << 10),
+            1 => lives(seed, 12, 20 << 10),
+            _ => lives_on(seed, 12, 90 << 10, 3, (128 << 10) + (1 << 20) + (2 << 20)),
+        }
+    }
+}
+
 #[test]
 fn a_prefix_survives_any_crash() {
     for seed in 0..60 {
@@ -46,6 +75,14 @@ fn a_prefix_survives_any_crash() {
 fn a_prefix_survives_any_crash_with_small_objects() {
     for seed in 1000..1150 {
         lives(seed, 12, 20 << 10);
+    }
+}
+
+/// Little free space: blocks are reused as soon as they may be.
+#[test]
+fn a_prefix_survives_any_crash_on_a_small_disk() {
+    for seed in 2000..2120 {
+        lives_on(seed, 12, 90 << 10, 3, (128 << 10) + (1 << 20) + (2 << 20));
     }
 }
 

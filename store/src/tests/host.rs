@@ -23,9 +23,13 @@ pub struct Host {
     /// Transactions submitted since.
     pub history: Vec<Transaction>,
     pub base_serial: u64,
+    /// What the last crash discarded: clients send it again.
+    pub lost: Vec<Transaction>,
     pub committed: usize,
     pub reads: BTreeMap<u64, Result<Data, StoreError>>,
     pub failed: Option<StoreError>,
+    /// What reads under way must return, though the object may change meanwhile.
+    pub awaited: BTreeMap<u64, (u64, Vec<u8>)>,
     next_read: u64,
 }
 
@@ -53,9 +57,11 @@ impl Host {
             base: Reference::default(),
             history: Vec::new(),
             base_serial: 0,
+            lost: Vec::new(),
             committed: 0,
             reads: BTreeMap::new(),
             failed: None,
+            awaited: BTreeMap::new(),
             next_read: 1 << 40,
         };
         host.mount();
@@ -92,7 +98,14 @@ impl Host {
                     self.committed += 1;
                     assert_eq!(token, self.base_serial + self.committed as u64, "commits come in order");
                 }
-                StoreEvent::ReadDone { token, result } => drop(self.reads.insert(token, result)),
+                StoreEvent::ReadDone { token, result } => match self.awaited.remove(&token) {
+                    None => drop(self.reads.insert(token, result)),
+                    Some((offset, expected)) => {
+                        let data = result.unwrap_or_else(|e| panic!("read: {e}"));
+                        assert!(data.bytes == expected, "a read saw what was submitted after it");
+                        data.verify(offset).unwrap();
+                    }
+                },
                 StoreEvent::Failed(error) => self.failed = Some(error),
             }
         }
@@ -128,6 +141,22 @@ impl Host {
         self.reads.remove(&token).unwrap()
     }
 
+    /// Starts a read whose result is checked when it comes.
+    pub fn read_later(&mut self) {
+        let expected = self.expected();
+        let ids: Vec<&ObjectId> = expected.objects.keys().collect();
+        let Some(&id) = self.rng.pick(&ids) else { return };
+        let data = &expected.objects[id].data;
+        let offset = self.rng.below(data.len() as u64);
+        let length = self.rng.below(data.len() as u64 - offset + 1);
+        self.next_read += 1;
+        let token = self.next_read;
+        let part = data[offset as usize..(offset + length) as usize].to_vec();
+        self.awaited.insert(token, (offset, part));
+        self.store().read(token, id, offset, length);
+        self.pump();
+    }
+
     /// The state after all that was submitted.
     pub fn expected(&self) -> Reference {
         let mut reference = self.base.clone();
@@ -160,12 +189,13 @@ impl Host {
         let survived = (serial - self.base_serial) as usize;
         assert!(survived >= self.committed, "committed {} but only {survived} survived", self.committed);
         assert!(survived <= self.history.len(), "more survived than was submitted");
-        self.history.truncate(survived);
+        self.lost = self.history.split_off(survived);
         self.base = self.expected();
         self.base_serial = serial;
         self.history.clear();
         self.committed = 0;
         self.reads.clear();
+        self.awaited.clear();
         self.compare();
     }
 
