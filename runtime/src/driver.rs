@@ -1,9 +1,13 @@
 //! What runs the machines: daemons' directories, and the reactor loops that carry events in and effects out.
 
 mod directory;
+mod osd;
 mod osd_dir;
+mod reactor;
 #[cfg(test)]
 mod tests;
 
 pub use directory::{DirLock, DirectoryError};
+pub use osd::{OsdParts, run_osd};
 pub use osd_dir::{FormatOsd, OpenOsdError, OpenedOsd, OsdIdentity, format_osd, open_osd, osd_identity};
+pub use reactor::{Ended, block_on};

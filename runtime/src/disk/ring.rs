@@ -189,7 +189,12 @@ impl DiskRing {
         self.reap();
     }
 
-    /// The next finished request, if one is at hand.
+    /// The next of the finished requests that the last [`DiskRing::submit`] has found.
+    pub fn take_done(&mut self) -> Option<DiskDone> {
+        self.done.pop_front()
+    }
+
+    /// The next finished request, if one is at hand; looks for more and starts what is queued.
     pub fn try_done(&mut self) -> Option<DiskDone> {
         if self.done.is_empty() {
             self.submit();
