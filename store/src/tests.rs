@@ -4,3 +4,4 @@ mod costs;
 mod crashes;
 mod faults;
 mod host;
+mod ordering;

@@ -2,7 +2,7 @@
 //!
 //! Writes are seen by later reads at once when they complete, and are durable after a flush. When the power goes, each
 //! 512-byte sector of each write since then has landed or not, at random; so have those of writes still under way.
-//! Requests complete in any order the caller likes, except that a flush waits for what was requested before it.
+//! Requests complete in any order the caller likes, except that a flush waits for the writes requested before it.
 
 use crate::{DiskDone, DiskError, DiskRequest, DiskSync};
 use bytes::{Bytes, BytesMut};
@@ -66,21 +66,19 @@ impl SimDisk {
         self.queue.is_empty()
     }
 
-    /// Tokens of the requests that may complete next.
+    /// Tokens of the requests that may complete next: all but flushes behind writes.
     pub fn completable(&self) -> Vec<u64> {
-        let barrier = self.queue.iter().position(|r| matches!(r, DiskRequest::Flush { .. }));
-        let mut tokens: Vec<u64> = self
-            .queue
-            .iter()
-            .enumerate()
-            .filter(|(at, r)| match r {
-                DiskRequest::Flush { .. } => *at == 0 && barrier == Some(0),
-                _ => true,
-            })
-            .filter_map(|(_, r)| token(r))
-            .collect();
-        tokens.dedup();
-        tokens
+        let write = self.queue.iter().position(|r| matches!(r, DiskRequest::Write { .. }));
+        let free = |at: usize, r: &DiskRequest| match r {
+            DiskRequest::Flush { .. } => write.is_none_or(|write| at < write),
+            _ => true,
+        };
+        self.queue.iter().enumerate().filter(|(at, r)| free(*at, r)).filter_map(|(_, r)| token(r)).collect()
+    }
+
+    /// Tokens of the reads that have not completed.
+    pub fn reads_queued(&self) -> Vec<u64> {
+        self.queue.iter().filter(|r| matches!(r, DiskRequest::Read { .. })).filter_map(token).collect()
     }
 
     /// Completes the request with that token.
@@ -131,6 +129,26 @@ impl SimDisk {
                     let block = self.durable.entry(at / BLOCK_U64).or_insert_with(|| Box::new([0; BLOCK]));
                     let within = (at % BLOCK_U64) as usize;
                     block[within..within + sector.len()].copy_from_slice(sector);
+                }
+            }
+        }
+    }
+
+    /// Like [`SimDisk::power`], but whoever calls decides which writes land, whole, by their offset.
+    pub fn power_where(&mut self, mut lands: impl FnMut(u64) -> bool) {
+        for request in std::mem::take(&mut self.queue) {
+            if let DiskRequest::Write { offset, segments, .. } = request {
+                let bytes: Vec<u8> = segments.iter().flat_map(|s| s.iter().copied()).collect();
+                self.volatile.push((offset, bytes.into()));
+            }
+        }
+        self.cached.clear();
+        for (offset, bytes) in std::mem::take(&mut self.volatile) {
+            if lands(offset) {
+                for (at, chunk) in bytes.chunks_exact(BLOCK).enumerate() {
+                    let mut block = Box::new([0; BLOCK]);
+                    block.copy_from_slice(chunk);
+                    self.durable.insert(offset / BLOCK_U64 + at as u64, block);
                 }
             }
         }

@@ -1,1 +1,157 @@
-//! What things cost, counted.
+//! What things cost, counted: writes, flushes, bytes. Printed with `--nocapture`; the asserts are the budget.
+
+use super::host::{PG, object, options, random_data};
+use crate::testing::{SimDisk, SimKv};
+use crate::{ObjectStore, Store, StoreConfig, StoreEvent, format};
+use bytes::Bytes;
+use nacre_types::checksum::BLOCK_U64;
+use nacre_types::{ObjectId, Rng};
+use nacre_wire::{Data, Transaction};
+
+struct Bench {
+    disk: SimDisk,
+    kv: SimKv,
+    store: Store<SimKv>,
+    committed: u64,
+}
+
+impl Bench {
+    fn new(journal_bytes: u64) -> Bench {
+        let mut disk = SimDisk::new(journal_bytes + (256 << 20), 1);
+        let mut kv = SimKv::new(1);
+        format(&mut disk, &mut kv, options(journal_bytes)).unwrap();
+        let store = Store::mount(&mut disk, kv.clone(), StoreConfig::default()).unwrap();
+        Bench { disk, kv, store, committed: 0 }
+    }
+
+    /// Carries out everything under way, in order.
+    fn run(&mut self) {
+        loop {
+            while let Some(request) = self.store.poll_disk() {
+                self.disk.request(request);
+            }
+            while let Some(event) = self.store.poll_event() {
+                assert!(!matches!(event, StoreEvent::Failed(_)), "{event:?}");
+                self.committed += u64::from(matches!(event, StoreEvent::Committed { .. }));
+            }
+            if let Some((token, result)) = self.kv.complete_flush() {
+                self.store.kv_flushed(token, result);
+            } else if let Some(token) = self.disk.completable().first().copied() {
+                let done = self.disk.complete(token).unwrap();
+                self.store.disk_done(done);
+            } else {
+                return;
+            }
+        }
+    }
+}
+
+/// What an OSD submits for a 4 KiB write: the data, the object's version, a log entry, the PG's info.
+fn overwrite(id: &ObjectId, block: u64, data: Data, seq: u64) -> Transaction {
+    let mut t = Transaction::new(PG);
+    t.write(id, block * BLOCK_U64, data);
+    t.set_attr(id, "_", Bytes::from(vec![seq as u8; 48]));
+    t.meta_set(format!("log.{seq:016x}"), vec![1; 120]);
+    t.meta_set("info", vec![2; 200]);
+    t
+}
+
+#[test]
+fn a_4k_overwrite() {
+    let mut rng = Rng::new(1);
+    let mut bench = Bench::new(64 << 20);
+    let id = object(0);
+    for block in 0..4 {
+        let mut t = Transaction::new(PG);
+        t.write(&id, block << 20, random_data(&mut rng, 0, 1 << 20));
+        bench.store.submit(block, t);
+    }
+    bench.run();
+    let data = random_data(&mut rng, 0, BLOCK_U64);
+    for depth in [1, 32] {
+        let (before, kv_before) = (bench.store.stats(), bench.kv.bytes_written());
+        let writes = 1024;
+        for round in 0..writes / depth {
+            for i in 0..depth {
+                let seq = round * depth + i;
+                bench.store.submit(seq, overwrite(&id, rng.below(1024), data.clone(), seq));
+            }
+            bench.run();
+        }
+        let after = bench.store.stats();
+        let per = |a: u64, b: u64| (b - a) as f64 / writes as f64;
+        let kv = per(kv_before, bench.kv.bytes_written());
+        println!(
+            "4 KiB overwrite, {depth} at once: {:.3} journal writes, {:.3} flushes, {:.0} journal bytes, {kv:.0} index bytes a write",
+            per(before.journal_writes, after.journal_writes),
+            per(before.flushes, after.flushes),
+            per(before.journal_bytes, after.journal_bytes),
+        );
+        assert!(per(before.journal_writes, after.journal_writes) <= if depth == 1 { 1.0 } else { 0.1 });
+        assert!(per(before.flushes, after.flushes) <= if depth == 1 { 1.01 } else { 0.2 });
+        assert!(kv <= 1200.0);
+        let journal = per(before.journal_bytes, after.journal_bytes);
+        assert!(journal <= if depth == 1 { 8192.0 } else { 5600.0 });
+    }
+}
+
+#[test]
+fn a_1m_write_puts_only_metadata_into_the_journal() {
+    let mut rng = Rng::new(2);
+    let mut bench = Bench::new(64 << 20);
+    let before = bench.store.stats();
+    for i in 0..32 {
+        let mut t = Transaction::new(PG);
+        t.write(&object(i), 0, random_data(&mut rng, 0, 1 << 20));
+        bench.store.submit(i, t);
+        bench.run();
+    }
+    let after = bench.store.stats();
+    let bytes = (after.journal_bytes - before.journal_bytes) / 32;
+    println!("1 MiB write: {bytes} journal bytes");
+    assert!(bytes <= 8192);
+    assert_eq!(after.flushes - before.flushes, 32);
+}
+
+/// CPU of the store alone, without device and RocksDB. Run with
+/// `cargo test -p nacre-store --release -- --ignored cpu --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn cpu_of_a_4k_overwrite() {
+    let mut rng = Rng::new(3);
+    let mut bench = Bench::new(256 << 20);
+    let ids: Vec<ObjectId> = (0..32).map(object).collect();
+    for (at, id) in ids.iter().enumerate() {
+        for part in 0..4 {
+            let mut t = Transaction::new(PG);
+            t.write(id, part << 20, random_data(&mut rng, 0, 1 << 20));
+            bench.store.submit(at as u64, t);
+            bench.run();
+        }
+    }
+    let data = random_data(&mut rng, 0, BLOCK_U64);
+    for depth in [1_u64, 32] {
+        let (mut submit, mut rest, writes) = (0, 0, 100_000);
+        let mut seq = 0;
+        for _ in 0..writes / depth {
+            let batch: Vec<Transaction> = (0..depth)
+                .map(|_| {
+                    seq += 1;
+                    let id = &ids[rng.below(32) as usize];
+                    overwrite(id, rng.below(1024), data.clone(), seq % 3000)
+                })
+                .collect();
+            let start = std::time::Instant::now();
+            batch.into_iter().for_each(|t| bench.store.submit(seq, t));
+            submit += start.elapsed().as_nanos() as u64;
+            let start = std::time::Instant::now();
+            bench.run();
+            rest += start.elapsed().as_nanos() as u64;
+        }
+        println!(
+            "depth {depth}: submit {} ns, commit with the models {} ns a write",
+            submit / writes,
+            rest / writes
+        );
+    }
+}

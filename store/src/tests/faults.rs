@@ -1,1 +1,250 @@
 //! Faults of device and index: found, named, and never turned into success.
+
+use super::host::{Host, PG, capacity, object, options, random_data, tiny};
+use crate::testing::{SimDisk, SimKv};
+use crate::{
+    DiskError, DiskSync, FormatError, FsckError, ObjectStore, OpenError, Store, StoreError, Superblock,
+    format, fsck, inspect, wipe,
+};
+use nacre_types::checksum::BLOCK_U64;
+use nacre_wire::Transaction;
+
+fn write(host: &mut Host, name: u64, offset: u64, length: u64) {
+    let data = random_data(&mut host.rng, offset, length);
+    let mut t = Transaction::new(PG);
+    t.write(&object(name), offset, data);
+    host.submit(t);
+}
+
+/// Disk offset of the first block of `name`'s data: found by its content.
+fn locate(host: &mut Host, name: u64) -> u64 {
+    let expected = host.expected().objects[&object(name)].data[..BLOCK_U64 as usize].to_vec();
+    let superblock = host.store().superblock().clone();
+    let mut at = superblock.data_offset;
+    while host.disk.read_at(at, BLOCK_U64 as usize).unwrap() != expected {
+        at += BLOCK_U64;
+    }
+    at
+}
+
+#[test]
+fn a_failed_flush_ends_the_store_and_commits_nothing() {
+    for (flush, count) in [(true, 1), (false, 1), (true, 20)] {
+        let mut host = Host::new(1, capacity(), tiny());
+        write(&mut host, 0, 0, 4096);
+        host.settle();
+        host.disk.fail_flushes(flush);
+        host.disk.fail_writes(!flush);
+        for i in 0..count {
+            write(&mut host, i % 3, 0, 50_000);
+        }
+        host.settle();
+        assert!(matches!(host.failed, Some(StoreError::Disk(DiskError::Io { .. }))), "{:?}", host.failed);
+        assert_eq!(host.committed, 1);
+        // It works again: too late, nothing may be retried into success.
+        host.disk.fail_flushes(false);
+        host.disk.fail_writes(false);
+        write(&mut host, 1, 0, 4096);
+        host.settle();
+        assert_eq!(host.committed, 1);
+        host.failed = None;
+        host.crash();
+    }
+}
+
+#[test]
+fn a_failed_index_ends_the_store() {
+    for flush in [true, false] {
+        let mut host = Host::new(2, capacity(), tiny());
+        host.kv.fail_flushes(flush);
+        host.kv.fail_writes(!flush);
+        for i in 0..400 {
+            write(&mut host, i % 3, 0, 20_000);
+            host.settle();
+        }
+        assert!(matches!(host.failed, Some(StoreError::Kv(_))), "{:?}", host.failed);
+        host.kv.fail_flushes(false);
+        host.kv.fail_writes(false);
+        host.crash();
+    }
+}
+
+#[test]
+fn rot_a_lost_and_a_misdirected_write_are_found_by_reads_and_by_fsck() {
+    for kind in 0..3 {
+        let mut host = Host::new(3, capacity(), tiny());
+        match kind {
+            0 => {
+                write(&mut host, 0, 0, 80 << 10);
+                host.settle();
+                let at = locate(&mut host, 0);
+                host.disk.rot(at + 77, 3);
+            }
+            // The data write comes before the record's.
+            1 => host.disk.lose_writes(1),
+            _ => host.disk.misdirect_writes(1),
+        }
+        if kind > 0 {
+            write(&mut host, 0, 0, 80 << 10);
+            host.pump();
+            let first = host.disk.completable()[0];
+            let done = host.disk.complete(first).unwrap();
+            host.store().disk_done(done);
+        }
+        write(&mut host, 1, 0, 4096);
+        host.settle();
+        let result = host.read(&object(0), 0, 80 << 10);
+        assert!(matches!(result, Err(StoreError::Checksum { block: 0, .. })), "{result:?}");
+        assert_eq!(host.store().stats().checksum_errors, 1);
+        assert!(host.read(&object(1), 0, 4096).is_ok());
+        let store = host.store.take().unwrap();
+        store.unmount(&mut host.disk).unwrap();
+        let report = fsck(&mut host.disk, &mut host.kv, true);
+        assert!(matches!(report.errors[0], FsckError::Checksum { block: 0, .. }), "{:?}", report.errors);
+        assert!(fsck(&mut host.disk, &mut host.kv, false).is_clean());
+        // Repair is a rewrite.
+        host.mount();
+        write(&mut host, 0, 0, 80 << 10);
+        host.settle();
+        host.compare();
+        host.fsck();
+    }
+}
+
+#[test]
+fn a_read_error_fails_that_read_only() {
+    let mut host = Host::new(4, capacity(), tiny());
+    write(&mut host, 0, 0, 80 << 10);
+    host.settle();
+    let at = locate(&mut host, 0);
+    host.disk.break_block(at);
+    assert!(matches!(host.read(&object(0), 0, 8192), Err(StoreError::Disk(_))));
+    assert!(host.read(&object(0), 40_000, 100).is_ok());
+    assert!(matches!(host.read(&object(9), 0, 0), Err(StoreError::NotFound { .. })));
+    // A patch over a block that cannot be read commits, and reads of it keep failing.
+    write(&mut host, 0, 10, 100);
+    host.settle();
+    assert_eq!((host.committed, host.failed.clone()), (2, None));
+    assert!(host.read(&object(0), 0, 8192).is_err());
+}
+
+#[test]
+fn wrong_bytes_never_get_a_right_checksum() {
+    let mut host = Host::new(5, capacity(), tiny());
+    let mut data = random_data(&mut host.rng, 100, 9000);
+    data.crcs[0] ^= 1;
+    data.crcs[2] ^= 1;
+    let mut t = Transaction::new(PG);
+    t.write(&object(0), 100, data);
+    host.submit(t);
+    host.settle();
+    for (offset, length) in [(0, 50), (100, 10), (8192, 908), (0, 9100)] {
+        let read = host.read(&object(0), offset, length);
+        assert!(matches!(read, Err(StoreError::Checksum { .. })), "{offset}");
+    }
+    assert!(host.read(&object(0), 4096, 4096).is_ok());
+}
+
+#[test]
+fn a_rotten_journal_record_in_the_middle_is_named_not_skipped() {
+    let mut host = Host::new(6, capacity(), tiny());
+    for i in 0..6 {
+        write(&mut host, i, 0, 4096);
+        host.settle();
+    }
+    let superblock = host.store().superblock().clone();
+    host.store = None;
+    // The index has lost its memtables, so all of this is replayed.
+    host.disk.power();
+    host.kv.power();
+    host.disk.rot(superblock.journal_offset + 2 * 8192 + 100, 1);
+    let error = Store::mount(&mut host.disk, host.kv.clone(), tiny()).unwrap_err();
+    assert!(matches!(error, OpenError::JournalCorrupt { seq: 3, .. }), "{error}");
+    let report = fsck(&mut host.disk, &mut host.kv, false);
+    assert!(matches!(report.errors[0], FsckError::Open(OpenError::JournalCorrupt { .. })));
+}
+
+#[test]
+fn what_is_not_this_store_is_refused_by_name() {
+    let mut disk = SimDisk::new(capacity(), 1);
+    let mut kv = SimKv::new(1);
+    assert!(matches!(inspect(&mut disk), Err(OpenError::NotNacre { .. })));
+    let small = format(&mut SimDisk::new(1 << 20, 1), &mut kv, options(1 << 20));
+    assert!(matches!(small, Err(FormatError::TooSmall { .. })));
+    assert!(matches!(format(&mut disk, &mut kv, options(4096)), Err(FormatError::JournalTooSmall { .. })));
+    format(&mut disk, &mut kv, options(1 << 20)).unwrap();
+    assert!(matches!(
+        format(&mut disk, &mut kv, options(1 << 20)),
+        Err(FormatError::AlreadyFormatted { .. })
+    ));
+    let superblock = inspect(&mut disk).unwrap();
+    assert_eq!((superblock.fsid.as_str(), superblock.osd_uuid.as_str(), superblock.osd), ("fsid", "uuid", 1));
+
+    // Another OSD's index, and none.
+    let (mut other_disk, mut other) = (SimDisk::new(capacity(), 2), SimKv::new(2));
+    let uuid = crate::FormatOptions { osd_uuid: "other".into(), ..options(1 << 20) };
+    format(&mut other_disk, &mut other, uuid).unwrap();
+    let foreign = Store::mount(&mut disk, other, tiny()).unwrap_err();
+    assert!(matches!(foreign, OpenError::ForeignIndex { .. }), "{foreign}");
+    let lost = Store::mount(&mut disk, SimKv::new(3), tiny()).unwrap_err();
+    assert!(matches!(lost, OpenError::IndexLost { .. }), "{lost}");
+
+    // One copy of the superblock is enough; none is not.
+    disk.rot(0, 1);
+    assert_eq!(inspect(&mut disk).unwrap(), superblock);
+    disk.rot((64 << 10) + 20, 1);
+    assert!(matches!(inspect(&mut disk), Err(OpenError::NotNacre { .. })));
+
+    for (change, expected) in [
+        (Superblock { format_version: 9, ..superblock.clone() }, "newer version"),
+        (Superblock { features_required: 4, ..superblock.clone() }, "features"),
+        (Superblock { ready: false, ..superblock.clone() }, "did not finish"),
+        (Superblock { data_blocks: 1 << 30, ..superblock.clone() }, "smaller"),
+    ] {
+        change.write(&mut disk).unwrap();
+        let error = inspect(&mut disk).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    wipe(&mut disk).unwrap();
+    format(&mut disk, &mut SimKv::new(4), options(1 << 20)).unwrap();
+}
+
+#[test]
+fn a_full_device_still_boots_reads_and_deletes() {
+    let mut host = Host::new(8, (128 << 10) + (1 << 20) + (2 << 20), tiny());
+    let mut name = 0;
+    loop {
+        let usage = host.store().usage();
+        if usage.total_bytes - usage.used_bytes < 100 << 10 {
+            break;
+        }
+        write(&mut host, name, 0, 64 << 10);
+        host.settle();
+        name += 1;
+    }
+    assert_eq!(host.failed, None);
+    // Overwrites of any size go on: through the journal, in place, once nothing is free.
+    for round in 0..20 {
+        write(&mut host, round % name, 0, 64 << 10);
+        write(&mut host, round % name, 100, 5000);
+        host.settle();
+        assert_eq!(host.failed, None);
+    }
+    host.crash();
+    host.fsck();
+    for gone in 0..name {
+        let mut t = Transaction::new(PG);
+        t.remove(&object(gone));
+        host.submit(t);
+        host.settle();
+    }
+    assert_eq!(host.store().usage().used_bytes, 0);
+    // Beyond the reserve there is nothing: the store says so and ends, and boots again.
+    for name in 0..100 {
+        write(&mut host, name, 0, 64 << 10);
+        host.settle();
+    }
+    assert_eq!(host.failed, Some(StoreError::NoSpace));
+    host.crash();
+    host.fsck();
+}
