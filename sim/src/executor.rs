@@ -67,6 +67,11 @@ impl Executor {
         self.tasks.is_empty()
     }
 
+    /// Whether some task was woken since the last run.
+    pub fn has_woken(&self) -> bool {
+        !self.woken.lock().expect("one thread").is_empty()
+    }
+
     pub fn next_timer(&self) -> Option<Instant> {
         self.clock.timers.borrow().keys().next().map(|&(at, _)| at)
     }

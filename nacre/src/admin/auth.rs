@@ -82,11 +82,12 @@ pub fn issue(
     caps: BTreeMap<String, String>,
 ) -> anyhow::Result<Credentials> {
     let own = context.credentials()?;
-    let identity = Identity::generate(entity, &own.fsid)?;
+    let identity = Identity::generate()?;
     let reply = context.ask(json!({
-        "prefix": "auth get-or-create", "entity": entity.to_string(), "caps": caps, "csr": identity.csr_pem(),
+        "prefix": "auth get-or-create", "entity": entity.to_string(), "caps": caps,
+        "csr": identity.signing_request(entity)?,
     }))?;
     let certificate = reply.json.get("cert").and_then(Value::as_str);
-    let certificate = certificate.context("the monitors answered without a certificate")?;
-    Ok(own.for_entity(entity.clone(), certificate.to_string(), identity.key_pem()))
+    let cert_pem = certificate.context("the monitors answered without a certificate")?.to_string();
+    Ok(Credentials { entity: entity.clone(), cert_pem, key_pem: identity.key_pem(), ..own })
 }

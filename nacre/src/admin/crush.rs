@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use nacre_crush::{CrushMap, Tester};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,7 @@ pub struct TestArgs {
     #[arg(long, value_name = "N")]
     rule: u32,
     #[arg(long, value_name = "N")]
-    num_rep: u32,
+    num_rep: usize,
     #[arg(long, default_value_t = 0, value_name = "A")]
     min_x: u32,
     #[arg(long, default_value_t = 1023, value_name = "B")]
@@ -102,23 +103,25 @@ fn import(context: &Context, file: &Path) -> anyhow::Result<()> {
 
 fn test(args: &TestArgs) -> anyhow::Result<()> {
     let (_, map) = read_map(&args.map)?;
-    let mut weights = Vec::new();
+    let mut weights = BTreeMap::new();
     for pair in args.weight.chunks_exact(2) {
         let osd: u32 = pair[0].parse().with_context(|| format!("--weight: '{}' is no OSD number", pair[0]))?;
-        let weight: f32 = pair[1].parse().with_context(|| format!("--weight: '{}' is no weight", pair[1]))?;
+        let weight: f64 = pair[1].parse().with_context(|| format!("--weight: '{}' is no weight", pair[1]))?;
         anyhow::ensure!((0.0..=1.0).contains(&weight), "--weight: {weight} of osd.{osd} is not between 0 and 1");
-        weights.push((osd, weight));
+        weights.insert(osd, (weight * f64::from(nacre_crush::WEIGHT_ONE)) as u32);
     }
     anyhow::ensure!(args.min_x <= args.max_x, "--min-x {} is above --max-x {}", args.min_x, args.max_x);
+    anyhow::ensure!(map.rule_exists(args.rule), "{} has no rule {}", args.map.display(), args.rule);
     let tester = Tester {
-        rule: args.rule,
-        num_rep: args.num_rep,
-        min_x: args.min_x,
-        max_x: args.max_x,
+        rules: args.rule..=args.rule,
+        num_rep: Some(args.num_rep..=args.num_rep),
+        inputs: args.min_x..=args.max_x,
         weights,
+        show_mappings: true,
+        ..Tester::default()
     };
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    tester.run(&map, &mut out)?;
-    out.flush()?;
+    let mut text = String::new();
+    tester.run(&map, &mut text)?;
+    std::io::stdout().write_all(text.as_bytes())?;
     Ok(())
 }

@@ -3,12 +3,13 @@
 use super::layout::{DevConfig, Layout};
 use super::process;
 use crate::admin::{Context, mon, osd_local};
+use crate::daemon::Settings;
 use crate::output::Format;
 use crate::units::human_bytes;
 use anyhow::Context as _;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ const MONS: u32 = 1;
 const SIZE_BYTES: u64 = 10 << 30;
 /// Below this the journal and the reserves leave no room for data.
 const SIZE_BYTES_MIN: u64 = 1 << 30;
+/// A dev cluster shares its machine with whatever it is developed for.
+const INDEX_CACHE_BYTES: usize = 16 << 20;
 /// PGs that do not become active by then need an administrator.
 const ACTIVE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -122,13 +125,14 @@ fn format_missing(layout: &mut Layout, context: &Context) -> anyhow::Result<()> 
             std::fs::remove_dir_all(&staging)
                 .with_context(|| format!("cannot remove {}", staging.display()))?;
         }
-        let spec = osd_local::FormatSpec {
-            device: None,
-            size_bytes: Some(layout.config.size_bytes),
-            host: format!("dev-{next}"),
-            device_class: "ssd".into(),
-            address: "127.0.0.1:0".into(),
+        let settings = Settings {
+            host: Some(format!("dev-{next}")),
+            device_class: Some("ssd".into()),
+            index_cache_bytes: Some(INDEX_CACHE_BYTES),
+            ..Settings::new(SocketAddr::from(([127, 0, 0, 1], 0)))
         };
+        let size_bytes = Some(layout.config.size_bytes);
+        let spec = osd_local::FormatSpec { device: None, size_bytes, settings };
         let id = osd_local::format_osd(context, &staging, &spec)?;
         let dir = layout.root.join(id.to_string());
         std::fs::rename(&staging, &dir).with_context(|| format!("cannot create {}", dir.display()))?;

@@ -160,11 +160,16 @@ fn apply(operation: &Operation, state: &State) -> Option<State> {
             _ => None,
         },
         Action::CompareAndWrite { expected, id } => {
-            let holds = state.as_ref() == Some(expected);
+            let holds = state.as_ref().is_some_and(|content| content.first() == Some(expected));
+            let written = || {
+                let mut content = state.clone()?;
+                content[0] = *id;
+                Some(content)
+            };
             match answer {
-                Answer::Done => holds.then(|| Some(vec![*id])),
+                Answer::Done => holds.then(written),
                 Answer::Mismatch | Answer::NotFound => (!holds).then(|| state.clone()),
-                Answer::Unknown => Some(if holds { Some(vec![*id]) } else { state.clone() }),
+                Answer::Unknown => Some(if holds { written() } else { state.clone() }),
                 Answer::Content(_) => None,
             }
         }
@@ -193,7 +198,8 @@ mod tests {
             op(20, 30, Action::Append(2), Answer::Done),
             op(20, 40, Action::Append(3), Answer::Done),
             read(50, 51, Some(&[1, 3, 2])),
-            op(60, 61, Action::CompareAndWrite { expected: vec![1, 3, 2], id: 4 }, Answer::Done),
+            op(60, 61, Action::CompareAndWrite { expected: 1, id: 4 }, Answer::Done),
+            read(61, 61, Some(&[4, 3, 2])),
             op(62, 63, Action::Remove, Answer::Done),
             op(64, 65, Action::Remove, Answer::NotFound),
         ];

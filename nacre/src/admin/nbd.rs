@@ -1,0 +1,1 @@
+//! `nacre nbd`: serves images to NBD clients.

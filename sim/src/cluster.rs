@@ -1,0 +1,213 @@
+//! A whole simulated cluster: monitors, OSDs, clients, and what operators do to them.
+
+use crate::network::{NodeId, mon_name};
+use crate::nodes::{ClientNode, MonDisk, MonNode, OsdDisk, OsdNode, SimNode};
+use crate::options::Options;
+use crate::trace::Trace;
+use crate::world::{World, entity, osd_address};
+use nacre_client::ClientConfig;
+use nacre_mon::{Bootstrap, Mon, MonConfig};
+use nacre_osd::{OsdConfig, Tunables};
+use nacre_types::{ClientId, EntityName, OsdId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+pub const FSID: &str = "5e1f0000-0000-4000-8000-000000000001";
+
+pub struct SimCluster {
+    pub world: World<SimNode>,
+    /// Disks of monitors that are down.
+    mon_disks: BTreeMap<usize, MonDisk>,
+    /// Disks of OSDs that are down.
+    osd_disks: BTreeMap<usize, OsdDisk>,
+    /// OSD numbers in use, up or down.
+    pub osds: BTreeSet<usize>,
+    clients: u64,
+}
+
+impl SimCluster {
+    /// A new cluster: monitors and clients run; the OSDs are formatted and registered by [`SimCluster::add_osd`].
+    pub fn new(options: Options, trace: Trace) -> SimCluster {
+        let mut cluster = SimCluster {
+            world: World::new(options, trace),
+            mon_disks: BTreeMap::new(),
+            osd_disks: BTreeMap::new(),
+            osds: BTreeSet::new(),
+            clients: 0,
+        };
+        let options = cluster.world.options.clone();
+        let mons: BTreeMap<String, String> =
+            (0..options.mons).map(|at| (mon_name(at), format!("mon.{}", mon_name(at)))).collect();
+        let all: BTreeMap<String, String> =
+            ["mon", "osd"].map(|service| (service.to_string(), "allow *".to_string())).into();
+        let clients = (0..options.clients + 1).map(|at| entity(NodeId::Client(at)));
+        let names = (0..options.mons).map(|at| EntityName::Mon(mon_name(at)));
+        let entities = clients.chain(names).map(|entity| (entity, all.clone())).collect();
+        let first = Bootstrap {
+            fsid: FSID.into(),
+            mons,
+            entities,
+            ca_key_pem: String::new(),
+            ca_cert_pem: String::new(),
+            settings: BTreeMap::new(),
+            failure_domain: "host".into(),
+            created_ms: cluster.world.wall_ms(),
+        };
+        for at in 0..options.mons {
+            let writes = Mon::bootstrap_writes(&mon_name(at), &first).expect("a valid first state");
+            cluster.mon_disks.insert(at, MonDisk::new(writes));
+            cluster.start_mon(at);
+        }
+        // The last client is the administrator's.
+        for at in 0..options.clients + 1 {
+            cluster.start_client(at);
+        }
+        cluster
+    }
+
+    pub fn admin(&self) -> NodeId {
+        NodeId::Client(self.world.options.clients)
+    }
+
+    fn start_client(&mut self, at: usize) {
+        self.clients += 1;
+        let options = &self.world.options;
+        let config = ClientConfig {
+            entity: entity(NodeId::Client(at)),
+            client_id: ClientId(self.world.options.seed.wrapping_mul(1000) + self.clients),
+            fsid: FSID.into(),
+            mons: (0..options.mons).map(|at| (mon_name(at), format!("mon.{}", mon_name(at)))).collect(),
+            seed: self.world.rng.next_u64(),
+            ..ClientConfig::default()
+        };
+        let node = SimNode::Client(Box::new(ClientNode::new(config)));
+        self.world.start(NodeId::Client(at), node);
+    }
+
+    pub fn start_mon(&mut self, at: usize) {
+        let Some(disk) = self.mon_disks.remove(&at) else { return };
+        let config = MonConfig::new(&mon_name(at), FSID, 0);
+        let latency = self.world.options.disk_latency_mean;
+        let rng = self.world.rng.fork();
+        let node = MonNode::open(config, disk, self.world.now, latency, rng);
+        self.world.start(NodeId::Mon(at), SimNode::Mon(Box::new(node)));
+    }
+
+    /// Kills a monitor; its records stay.
+    pub fn crash_mon(&mut self, at: usize) {
+        if let Some(SimNode::Mon(node)) = self.world.kill(NodeId::Mon(at), true) {
+            self.mon_disks.insert(at, node.crash());
+        }
+    }
+
+    /// Formats the disk of an OSD that the monitors know under this number and uuid, and starts it.
+    pub fn add_osd(&mut self, at: usize, uuid: &str) {
+        let seed = self.world.rng.next_u64();
+        self.osd_disks.insert(at, OsdDisk::format(FSID, OsdId(at as u32), uuid, seed));
+        self.osds.insert(at);
+        self.start_osd(at);
+    }
+
+    pub fn start_osd(&mut self, at: usize) {
+        let Some(disk) = self.osd_disks.remove(&at) else { return };
+        let run = self.world.next_run();
+        let config = OsdConfig {
+            id: OsdId(at as u32),
+            uuid: disk.uuid.clone(),
+            fsid: FSID.into(),
+            instance: 0,
+            seed: 0,
+            address: osd_address(at, run),
+            host: format!("h{at}"),
+            device_class: "ssd".into(),
+            version: "sim".into(),
+            location: BTreeMap::new(),
+            capacity_bytes: 64 << 30,
+            tunables: Tunables::default(),
+        };
+        let latency = self.world.options.disk_latency_mean;
+        let rng = self.world.rng.fork();
+        match OsdNode::open(config, disk, self.world.now, latency, rng) {
+            Ok(node) => self.world.start(NodeId::Osd(at), SimNode::Osd(Box::new(node))),
+            Err(why) => self.world.fail(format!("osd.{at} does not come back: {why}")),
+        }
+    }
+
+    /// Kills an OSD; its disk stays, less what a power cut takes.
+    pub fn crash_osd(&mut self, at: usize, power: bool) {
+        if let Some(SimNode::Osd(node)) = self.world.kill(NodeId::Osd(at), !power) {
+            self.osd_disks.insert(at, node.crash(power));
+        }
+    }
+
+    /// An OSD's disk is gone for ever.
+    pub fn destroy_osd(&mut self, at: usize) {
+        self.crash_osd(at, true);
+        self.osd_disks.remove(&at);
+        self.osds.remove(&at);
+    }
+
+    pub fn osd_is_up(&self, at: usize) -> bool {
+        self.world.is_up(NodeId::Osd(at))
+    }
+
+    pub fn mon_is_up(&self, at: usize) -> bool {
+        self.world.is_up(NodeId::Mon(at))
+    }
+
+    /// Starts whatever is down.
+    pub fn start_everything(&mut self) {
+        for at in 0..self.world.options.mons {
+            self.start_mon(at);
+        }
+        for at in self.osds.clone() {
+            self.start_osd(at);
+        }
+    }
+
+    /// Restarts OSDs that ended by themselves; one that failed stays down and is named.
+    pub fn tend_ended(&mut self) {
+        for (node, reason, failed) in std::mem::take(&mut self.world.ended) {
+            let NodeId::Osd(at) = node else { continue };
+            self.crash_osd(at, false);
+            if failed {
+                self.world.trace.note(self.world.now, format_args!("osd.{at} failed: {reason}"));
+            }
+            self.start_osd(at);
+        }
+    }
+
+    pub fn run_for(&mut self, duration: Duration) {
+        let until = self.world.now + duration;
+        while self.world.now < until && self.world.failure.is_none() {
+            let step = (self.world.now + Duration::from_millis(200)).min(until);
+            self.world.run_until(step);
+            self.tend_ended();
+        }
+    }
+
+    /// Runs until `done` holds; false if it does not within `limit`.
+    pub fn run_while(&mut self, limit: Duration, mut going: impl FnMut(&mut SimCluster) -> bool) -> bool {
+        let until = self.world.now + limit;
+        while going(self) {
+            if self.world.now >= until || self.world.failure.is_some() {
+                return false;
+            }
+            self.run_for(Duration::from_millis(200));
+        }
+        true
+    }
+
+    /// Deep fsck of every disk, at the end of a run.
+    pub fn fsck_all(&mut self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for at in self.osds.clone() {
+            self.crash_osd(at, false);
+            if let Some(disk) = self.osd_disks.get_mut(&at) {
+                let report = disk.fsck();
+                problems.extend(report.errors.iter().take(5).map(|error| format!("osd.{at}: {error}")));
+            }
+        }
+        problems
+    }
+}

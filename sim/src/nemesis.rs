@@ -1,0 +1,199 @@
+//! What goes wrong during the safety phase: one fault after the other, as the options allow, and their ends.
+//!
+//! **Fault budget.** Crashes, power cuts, partitions and pauses are not limited: the machines must survive any number
+//! of them. What destroys data for ever (replaced disks, rot) happens to one OSD at a time, and only while every PG
+//! is clean: else it could be the last good copy, and losing it no bug.
+
+use crate::cluster::SimCluster;
+use crate::network::NodeId;
+use nacre_types::{Instant, Rng};
+use std::time::Duration;
+
+pub struct Nemesis {
+    rng: Rng,
+    next_at: Instant,
+    /// When to bring what back.
+    ends: Vec<(Instant, End)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    StartOsd(usize),
+    StartMon(usize),
+    Heal,
+}
+
+#[derive(Clone, Copy)]
+enum Fault {
+    CrashOsd { power: bool },
+    CrashMon,
+    Partition,
+    Pause,
+    Slow,
+    Blackout,
+}
+
+impl Nemesis {
+    pub fn new(cluster: &mut SimCluster) -> Nemesis {
+        let mut nemesis = Nemesis { rng: cluster.world.rng.fork(), next_at: Instant::ZERO, ends: Vec::new() };
+        nemesis.plan(cluster);
+        nemesis
+    }
+
+    fn plan(&mut self, cluster: &SimCluster) {
+        let mean = cluster.world.options.fault_interval;
+        self.next_at = cluster.world.now + mean.mul_f64(0.2 + 1.6 * self.rng.below(1000) as f64 / 1000.0);
+    }
+
+    /// Called every now and then during the safety phase.
+    pub fn act(&mut self, cluster: &mut SimCluster) {
+        let now = cluster.world.now;
+        let mut due = Vec::new();
+        self.ends.retain(|&(at, end)| {
+            if at <= now {
+                due.push(end);
+            }
+            at > now
+        });
+        for end in due {
+            self.end(cluster, end);
+        }
+        if now >= self.next_at {
+            self.plan(cluster);
+            self.begin(cluster);
+        }
+    }
+
+    /// Nothing is broken any more.
+    pub fn heal(&mut self, cluster: &mut SimCluster) {
+        self.ends.clear();
+        cluster.world.heal_network();
+        let calm = cluster.world.options.calm();
+        cluster.world.network.calm(calm);
+        cluster.start_everything();
+        cluster.world.trace.note(cluster.world.now, format_args!("healed"));
+    }
+
+    fn begin(&mut self, cluster: &mut SimCluster) {
+        let f = cluster.world.options.faults;
+        let mut choices = Vec::new();
+        let mut offer = |on: bool, fault: Fault, weight: usize| {
+            if on {
+                choices.extend(std::iter::repeat_n(fault, weight));
+            }
+        };
+        offer(f.crash, Fault::CrashOsd { power: false }, 4);
+        offer(f.power, Fault::CrashOsd { power: true }, 4);
+        offer(f.crash, Fault::CrashMon, 2);
+        offer(f.partition, Fault::Partition, 4);
+        offer(f.pause, Fault::Pause, 3);
+        offer(f.slow, Fault::Slow, 2);
+        offer(f.blackout, Fault::Blackout, 1);
+        let Some(&fault) = self.rng.pick(&choices) else { return };
+        let now = cluster.world.now;
+        // Short and long outages find different things: below and above the heartbeat grace.
+        let outage = Duration::from_millis(*self.rng.pick(&[200, 1500, 6000, 15_000]).expect("not empty"));
+        match fault {
+            Fault::CrashOsd { power } => {
+                let Some(at) = self.some_osd(cluster) else { return };
+                cluster.crash_osd(at, power);
+                self.ends.push((now + outage, End::StartOsd(at)));
+            }
+            Fault::CrashMon => {
+                let at = self.rng.below(cluster.world.options.mons as u64) as usize;
+                if cluster.mon_is_up(at) {
+                    cluster.crash_mon(at);
+                    self.ends.push((now + outage, End::StartMon(at)));
+                }
+            }
+            Fault::Partition => {
+                self.partition(cluster);
+                self.ends.push((now + outage, End::Heal));
+            }
+            Fault::Pause => {
+                let Some(node) = self.some_node(cluster) else { return };
+                cluster.world.pause(node, outage);
+            }
+            Fault::Slow => {
+                let (Some(a), Some(b)) = (self.some_node(cluster), self.some_node(cluster)) else { return };
+                let extra = Duration::from_millis(self.rng.range(5, 800));
+                cluster.world.network.slow(a, b, extra);
+                cluster.world.trace.note(now, format_args!("{a} -> {b} slows down by {extra:?}"));
+                self.ends.push((now + outage, End::Heal));
+            }
+            Fault::Blackout => {
+                for at in cluster.osds.clone() {
+                    cluster.crash_osd(at, true);
+                    let after = Duration::from_millis(self.rng.range(100, 8000));
+                    self.ends.push((now + after, End::StartOsd(at)));
+                }
+                for at in 0..cluster.world.options.mons {
+                    cluster.crash_mon(at);
+                    let after = Duration::from_millis(self.rng.range(100, 8000));
+                    self.ends.push((now + after, End::StartMon(at)));
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, cluster: &mut SimCluster, end: End) {
+        match end {
+            End::StartOsd(at) => cluster.start_osd(at),
+            End::StartMon(at) => cluster.start_mon(at),
+            End::Heal => {
+                cluster.world.trace.note(cluster.world.now, format_args!("network heals"));
+                cluster.world.heal_network();
+            }
+        }
+    }
+
+    fn some_osd(&mut self, cluster: &SimCluster) -> Option<usize> {
+        let up: Vec<usize> = cluster.osds.iter().copied().filter(|&at| cluster.osd_is_up(at)).collect();
+        self.rng.pick(&up).copied()
+    }
+
+    fn some_node(&mut self, cluster: &SimCluster) -> Option<NodeId> {
+        let nodes: Vec<NodeId> = cluster.world.nodes.keys().copied().collect();
+        self.rng.pick(&nodes).copied()
+    }
+
+    /// Cuts nodes off: one from all, two groups from each other, or one direction of one link.
+    fn partition(&mut self, cluster: &mut SimCluster) {
+        let now = cluster.world.now;
+        let nodes: Vec<NodeId> = (0..cluster.world.options.mons)
+            .map(NodeId::Mon)
+            .chain(cluster.osds.iter().copied().map(NodeId::Osd))
+            .chain((0..cluster.world.options.clients).map(NodeId::Client))
+            .collect();
+        let side: Vec<bool> = match self.rng.below(3) {
+            0 => {
+                let alone = self.rng.below(nodes.len() as u64) as usize;
+                (0..nodes.len()).map(|at| at == alone).collect()
+            }
+            1 => nodes.iter().map(|_| self.rng.chance(1, 2)).collect(),
+            _ => {
+                let (Some(&a), Some(&b)) = (self.rng.pick(&nodes), self.rng.pick(&nodes)) else { return };
+                cluster.world.trace.note(now, format_args!("{a} -> {b} is cut"));
+                cluster.world.network.cut(now, a, b);
+                cluster.world.take_network_events();
+                return;
+            }
+        };
+        let one_way = self.rng.chance(1, 4);
+        let inside: Vec<String> =
+            nodes.iter().zip(&side).filter(|(_, side)| **side).map(|(node, _)| node.to_string()).collect();
+        let how = if one_way { "cannot send to the rest" } else { "are cut off" };
+        cluster.world.trace.note(now, format_args!("{} {how}", inside.join(" ")));
+        for (a, &a_side) in nodes.iter().zip(&side) {
+            for (b, &b_side) in nodes.iter().zip(&side) {
+                if a_side && !b_side {
+                    cluster.world.network.cut(now, *a, *b);
+                    if !one_way {
+                        cluster.world.network.cut(now, *b, *a);
+                    }
+                }
+            }
+        }
+        cluster.world.take_network_events();
+    }
+}

@@ -1,0 +1,178 @@
+//! A simulated OSD: the real store engine over a simulated disk and index.
+
+use crate::world::{Input, Node, Output};
+use nacre_osd::{Osd, OsdConfig, OsdEffect, OsdEvent};
+use nacre_store::testing::{SimDisk, SimKv};
+use nacre_store::{FormatOptions, FsckReport, Store, StoreConfig};
+use nacre_types::{Epoch, Instant, Machine, OsdId, Outbox, Rng};
+use std::time::Duration;
+
+/// Small, so that checkpoints happen in a run.
+const DISK_BYTES: u64 = 64 << 20;
+const JOURNAL_BYTES: u64 = 4 << 20;
+
+/// What survives the process.
+pub struct OsdDisk {
+    pub disk: SimDisk,
+    pub kv: SimKv,
+    pub uuid: String,
+}
+
+impl OsdDisk {
+    /// A freshly formatted one.
+    pub fn format(fsid: &str, osd: OsdId, uuid: &str, seed: u64) -> OsdDisk {
+        let mut disk = SimDisk::new(DISK_BYTES, seed);
+        let mut kv = SimKv::new(seed ^ 1);
+        let options = FormatOptions {
+            fsid: fsid.into(),
+            osd_uuid: uuid.into(),
+            osd,
+            journal_bytes: JOURNAL_BYTES,
+        };
+        nacre_store::format(&mut disk, &mut kv, options).expect("an empty disk can be formatted");
+        OsdDisk { disk, kv, uuid: uuid.into() }
+    }
+
+    pub fn fsck(&mut self) -> FsckReport {
+        nacre_store::fsck(&mut self.disk, &mut self.kv, true)
+    }
+}
+
+pub struct OsdNode {
+    osd: Osd<Store<SimKv>>,
+    disk: SimDisk,
+    kv: SimKv,
+    uuid: String,
+    disk_at: Option<Instant>,
+    flush_at: Option<Instant>,
+    latency_mean: Duration,
+    rng: Rng,
+    outbox: Outbox<OsdEffect>,
+    ended: bool,
+}
+
+impl OsdNode {
+    pub fn open(
+        config: OsdConfig,
+        mut parts: OsdDisk,
+        now: Instant,
+        latency_mean: Duration,
+        mut rng: Rng,
+    ) -> Result<OsdNode, String> {
+        let store = Store::mount(&mut parts.disk, parts.kv.clone(), StoreConfig::default())
+            .map_err(|error| error.to_string())?;
+        let config = OsdConfig { seed: rng.next_u64(), instance: rng.next_u64(), ..config };
+        let osd = Osd::open(config, store, now).map_err(|error| error.to_string())?;
+        Ok(OsdNode {
+            osd,
+            disk: parts.disk,
+            kv: parts.kv,
+            uuid: parts.uuid,
+            disk_at: None,
+            flush_at: None,
+            latency_mean,
+            rng,
+            outbox: Outbox::new(),
+            ended: false,
+        })
+    }
+
+    /// The process dies. With `power`, writes no flush has covered may vanish or tear.
+    pub fn crash(mut self, power: bool) -> OsdDisk {
+        if power {
+            self.disk.power();
+        } else {
+            self.disk.kill();
+        }
+        // The index's memory goes with the process in any case.
+        self.kv.power();
+        OsdDisk { disk: self.disk, kv: self.kv, uuid: self.uuid }
+    }
+
+    pub fn osd(&self) -> &Osd<Store<SimKv>> {
+        &self.osd
+    }
+
+    pub fn disk_mut(&mut self) -> &mut SimDisk {
+        &mut self.disk
+    }
+
+    fn delay(&mut self) -> Duration {
+        self.latency_mean.mul_f64(0.2 + 1.6 * self.rng.below(1000) as f64 / 1000.0)
+    }
+
+    fn step(&mut self, now: Instant, event: OsdEvent, out: &mut Vec<Output>) {
+        if self.ended {
+            return;
+        }
+        let mut outbox = std::mem::take(&mut self.outbox);
+        self.osd.step(now, event, &mut outbox);
+        for effect in outbox.drain() {
+            match effect {
+                OsdEffect::Send { to, packet } => out.push(Output::Send { to, packet }),
+                OsdEffect::Disk(request) => self.disk.request(request),
+                OsdEffect::CloseSession(session) => out.push(Output::CloseSession(session)),
+                OsdEffect::Log { text, .. } => out.push(Output::Log(text)),
+                OsdEffect::Stopped { reason, failed } => {
+                    self.ended = true;
+                    out.push(Output::Ended { reason, failed });
+                }
+            }
+        }
+        self.outbox = outbox;
+        if self.disk_at.is_none() && !self.disk.is_idle() {
+            self.disk_at = Some(now + self.delay());
+        }
+        if self.flush_at.is_none() && self.kv.is_flushing() {
+            self.flush_at = Some(now + self.delay() * 4);
+        }
+    }
+}
+
+impl Node for OsdNode {
+    fn handle(&mut self, now: Instant, _wall_ms: u64, input: Input, out: &mut Vec<Output>) {
+        let event = match input {
+            Input::Packet { from, packet } => OsdEvent::Received { from, packet },
+            Input::SessionClosed(session) => OsdEvent::SessionClosed(session),
+            Input::Refused(osd, address) => OsdEvent::PeerRefused { osd, address },
+        };
+        self.step(now, event, out);
+    }
+
+    fn wake(&mut self, now: Instant, wall_ms: u64, out: &mut Vec<Output>) {
+        if self.disk_at.is_some_and(|at| at <= now) {
+            self.disk_at = None;
+            // What is in flight completes together now and then: a deep queue is no slower than a shallow one.
+            let batch = self.rng.range(1, 5);
+            for _ in 0..batch {
+                let Some(done) = self.disk.complete_any() else { break };
+                self.step(now, OsdEvent::Disk(done), out);
+            }
+            if self.disk_at.is_none() && !self.disk.is_idle() {
+                self.disk_at = Some(now + self.delay());
+            }
+        }
+        if self.flush_at.is_some_and(|at| at <= now) {
+            self.flush_at = None;
+            if let Some((token, result)) = self.kv.complete_flush() {
+                self.step(now, OsdEvent::KvFlushed { token, result }, out);
+            }
+        }
+        if !self.ended && self.osd.next_deadline().is_some_and(|at| at <= now) {
+            self.step(now, OsdEvent::Tick { wall_ms }, out);
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let tick = if self.ended { None } else { self.osd.next_deadline() };
+        [self.disk_at, self.flush_at, tick].into_iter().flatten().min()
+    }
+
+    fn map(&self) -> Option<(Epoch, u64)> {
+        self.osd.osdmap().map(|map| (map.epoch(), map.hash()))
+    }
+
+    fn check(&self) {
+        self.osd.check();
+    }
+}

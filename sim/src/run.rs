@@ -1,0 +1,255 @@
+//! One run: a cluster comes up, works while things break (safety), heals and must become healthy (liveness), and is
+//! judged.
+
+use crate::checkers::history::{Action, History};
+use crate::checkers::linearizability;
+use crate::cluster::SimCluster;
+use crate::nemesis::Nemesis;
+use crate::network::NodeId;
+use crate::options::Options;
+use crate::trace::Trace;
+use crate::workload::{Shared, Task, perform};
+use bytes::Bytes;
+use nacre_client::Cluster;
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub seed: u64,
+    /// Rolling hash of everything that happened.
+    pub hash: u64,
+    pub events: u64,
+    /// Client operations that got an answer.
+    pub operations: u64,
+    pub simulated: Duration,
+    pub failure: Option<String>,
+    /// The last things that happened before a failure.
+    pub recent: Vec<String>,
+}
+
+const POOL: &str = "sim";
+/// A healthy cluster is up and has its pool by then.
+const START_LIMIT: Duration = Duration::from_secs(60);
+const STEP: Duration = Duration::from_millis(100);
+
+/// Runs one seed with the options drawn from it.
+pub fn run_seed(seed: u64, print: bool) -> Outcome {
+    run(Options::draw(seed), print)
+}
+
+pub fn run(options: Options, print: bool) -> Outcome {
+    let seed = options.seed;
+    let mut cluster = SimCluster::new(options, Trace::new(print));
+    let history: Shared = Rc::default();
+    let result = phases(&mut cluster, &history);
+    let failure = cluster.world.failure.take().or(result.err());
+    Outcome {
+        seed,
+        hash: cluster.world.trace.hash(),
+        events: cluster.world.trace.events(),
+        operations: history.borrow().answered(),
+        simulated: cluster.world.now.since(nacre_types::Instant::ZERO),
+        recent: if failure.is_some() { cluster.world.trace.recent().map(String::from).collect() } else { Vec::new() },
+        failure,
+    }
+}
+
+fn phases(cluster: &mut SimCluster, history: &Shared) -> Result<(), String> {
+    start(cluster)?;
+    safety(cluster, history);
+    liveness(cluster)?;
+    judge(cluster, history)
+}
+
+/// Something the administrator does: spawned on his client, run until it is done.
+pub fn admin<T: 'static, F>(
+    cluster: &mut SimCluster,
+    limit: Duration,
+    what: &str,
+    work: impl FnOnce(Cluster) -> F,
+) -> Result<T, String>
+where
+    F: Future<Output = Result<T, String>> + 'static,
+{
+    let id = cluster.admin();
+    let done: Rc<RefCell<Option<Result<T, String>>>> = Rc::default();
+    let result = done.clone();
+    cluster.world.with_node(id, |node, now, wall_ms, out| {
+        if let Some(client) = node.client() {
+            let work = work(client.cluster.clone());
+            client.spawn(async move {
+                let value = work.await;
+                *result.borrow_mut() = Some(value);
+            });
+            client.turn(now, nacre_client::ClientEvent::Tick { wall_ms }, out);
+        }
+    });
+    let waiting = done.clone();
+    let ended = cluster.run_while(limit, move |_| waiting.borrow().is_none());
+    let value = done.borrow_mut().take();
+    match value {
+        Some(value) => value.map_err(|why| format!("{what}: {why}")),
+        None if ended => Err(format!("{what}: no result")),
+        None => Err(format!("{what}: no answer within {limit:?}")),
+    }
+}
+
+/// A monitor command.
+pub fn command(cluster: &mut SimCluster, command: Value) -> Result<Value, String> {
+    let what = command["prefix"].as_str().unwrap_or("?").to_string();
+    admin(cluster, START_LIMIT, &what, |handle| async move {
+        let reply = handle.command(&command.to_string(), Bytes::new()).await.map_err(|e| e.to_string())?;
+        if reply.json.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(&reply.json).map_err(|e| e.to_string())
+    })
+}
+
+fn start(cluster: &mut SimCluster) -> Result<(), String> {
+    let options = cluster.world.options.clone();
+    for at in 0..options.osds {
+        let uuid = format!("00000000-0000-4000-8000-{at:012}");
+        let answer = command(cluster, json!({"prefix": "osd new", "uuid": uuid}))?;
+        if answer["osdid"] != at {
+            return Err(format!("the first OSDs are numbered from 0, but {at} got {answer}"));
+        }
+        cluster.add_osd(at, &uuid);
+    }
+    let osds = options.osds;
+    wait_healthy(cluster, START_LIMIT, "the OSDs to come up", move |status, _| {
+        status["osdmap"]["num_up_osds"] == osds && status["osdmap"]["num_in_osds"] == osds
+    })?;
+    command(
+        cluster,
+        json!({
+            "prefix": "osd pool create", "pool": POOL, "size": options.size, "min_size": options.min_size,
+            "pg_num": options.pg_num, "yes_i_really_mean_it": true,
+        }),
+    )?;
+    wait_healthy(cluster, START_LIMIT, "the new pool's PGs", |_, pgs| all_clean(pgs))
+}
+
+fn all_clean(pgs: &Value) -> bool {
+    let pgs = pgs.as_array().map(Vec::as_slice).unwrap_or_default();
+    !pgs.is_empty() && pgs.iter().all(|pg| pg["state"] == "active+clean")
+}
+
+fn wait_healthy(
+    cluster: &mut SimCluster,
+    limit: Duration,
+    what: &str,
+    healthy: impl Fn(&Value, &Value) -> bool,
+) -> Result<(), String> {
+    let until = cluster.world.now + limit;
+    loop {
+        let status = command(cluster, json!({"prefix": "status"}))?;
+        let pgs = command(cluster, json!({"prefix": "pg ls"}))?;
+        if healthy(&status, &pgs) {
+            return Ok(());
+        }
+        if cluster.world.now >= until {
+            return Err(format!("waited {limit:?} for {what}; PGs: {}; status: {status}", pg_summary(&pgs)));
+        }
+        if cluster.world.failure.is_some() {
+            return Err("a checker failed".into());
+        }
+        cluster.run_for(Duration::from_millis(500));
+    }
+}
+
+fn pg_summary(pgs: &Value) -> String {
+    let unclean = pgs.as_array().into_iter().flatten().filter(|pg| pg["state"] != "active+clean");
+    let line = |pg: &Value| {
+        format!("{} {} acting {} waits for {}", pg["pgid"], pg["state"], pg["acting"], pg["waiting_for"])
+    };
+    unclean.take(6).map(line).collect::<Vec<_>>().join("; ")
+}
+
+fn safety(cluster: &mut SimCluster, history: &Shared) {
+    let options = cluster.world.options.clone();
+    let until = cluster.world.now + options.safety;
+    for client in 0..options.clients {
+        for _ in 0..options.tasks {
+            let rng = cluster.world.rng.fork();
+            cluster.world.with_node(NodeId::Client(client), |node, now, wall_ms, out| {
+                let Some(node) = node.client() else { return };
+                let task = Task {
+                    client,
+                    cluster: node.cluster.clone(),
+                    pool: POOL.into(),
+                    clock: node.clock.clone(),
+                    history: history.clone(),
+                    rng,
+                    objects: options.objects,
+                    think: options.think,
+                    until,
+                };
+                node.spawn(task.run());
+                node.turn(now, nacre_client::ClientEvent::Tick { wall_ms }, out);
+            });
+        }
+    }
+    let mut nemesis = Nemesis::new(cluster);
+    while cluster.world.now < until && cluster.world.failure.is_none() {
+        cluster.run_for(STEP);
+        nemesis.act(cluster);
+    }
+    nemesis.heal(cluster);
+}
+
+fn liveness(cluster: &mut SimCluster) -> Result<(), String> {
+    let limit = cluster.world.options.liveness;
+    let clients = cluster.world.options.clients;
+    let answered = cluster.run_while(limit, |cluster| {
+        (0..clients).any(|at| {
+            let slot = cluster.world.nodes.get_mut(&NodeId::Client(at));
+            slot.and_then(|slot| slot.node.client().map(|client| !client.is_idle())).unwrap_or(false)
+        })
+    });
+    if !answered && cluster.world.failure.is_none() {
+        return Err(format!("operations are still without an answer {limit:?} after healing"));
+    }
+    let osds = cluster.osds.len();
+    wait_healthy(cluster, limit, "active+clean after healing", move |status, pgs| {
+        status["osdmap"]["num_up_osds"] == osds && all_clean(pgs)
+    })
+}
+
+fn judge(cluster: &mut SimCluster, history: &Shared) -> Result<(), String> {
+    // Reading everything once more makes a lost write show.
+    let names: Vec<String> = history.borrow().objects().map(|(name, _)| name.to_string()).collect();
+    let clock_node = cluster.admin();
+    let clock = match cluster.world.nodes.get_mut(&clock_node).and_then(|slot| slot.node.client()) {
+        Some(client) => client.clock.clone(),
+        None => return Err("the administrator's client is gone".into()),
+    };
+    let shared = history.clone();
+    admin(cluster, START_LIMIT * 2, "final reads", move |handle| async move {
+        let pool = handle.pool(POOL).await.map_err(|e| e.to_string())?;
+        for name in names {
+            let invocation = shared.borrow_mut().invoke(usize::MAX, &name, clock.now(), Action::Read);
+            let answer = perform(&pool, &name, &Action::Read).await;
+            shared.borrow_mut().answer(&invocation, clock.now(), answer);
+        }
+        Ok(())
+    })?;
+    check_history(&history.borrow())?;
+    let problems = cluster.fsck_all();
+    if !problems.is_empty() {
+        return Err(format!("fsck: {}", problems.join("; ")));
+    }
+    Ok(())
+}
+
+fn check_history(history: &History) -> Result<(), String> {
+    for (name, operations) in history.objects() {
+        linearizability::check(name, operations)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! What clients do: reads, writes, appends, conditional writes and removals of a few objects, all of it in the history.
+
+use crate::checkers::history::{Action, Answer, Content, History};
+use crate::executor::Clock;
+use bytes::Bytes;
+use nacre_client::{Cluster, Pool};
+use nacre_types::{Instant, Rng};
+use nacre_wire::ErrorCode;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+pub type Shared = Rc<RefCell<History>>;
+
+/// After so long an operation's outcome counts as unknown.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One task's share of the work.
+pub struct Task {
+    pub client: usize,
+    pub cluster: Cluster,
+    pub pool: String,
+    pub clock: Clock,
+    pub history: Shared,
+    pub rng: Rng,
+    pub objects: usize,
+    pub think: Duration,
+    pub until: Instant,
+}
+
+pub fn object_name(at: usize) -> String {
+    format!("object-{at}")
+}
+
+impl Task {
+    pub async fn run(mut self) {
+        let Ok(pool) = self.cluster.pool(&self.pool).await else { return };
+        let pool = pool.with_timeout(PATIENCE);
+        while self.clock.now() < self.until {
+            let object = object_name(self.rng.below(self.objects as u64) as usize);
+            let action = self.choose();
+            self.perform(&pool, &object, action).await;
+            let pause = self.think.mul_f64(2.0 * self.rng.below(1000) as f64 / 1000.0);
+            self.clock.sleep(pause).await;
+        }
+    }
+
+    fn choose(&mut self) -> Action {
+        let id = self.history.borrow_mut().fresh_id();
+        match self.rng.below(100) {
+            0..40 => Action::Read,
+            40..65 => Action::WriteFull(id),
+            65..85 => Action::Append(id),
+            85..93 => {
+                // Sometimes right, often wrong: ids are handed out in order.
+                let expected = self.rng.range(id.saturating_sub(20), id);
+                Action::CompareAndWrite { expected, id }
+            }
+            _ => Action::Remove,
+        }
+    }
+
+    async fn perform(&mut self, pool: &Pool, object: &str, action: Action) {
+        let now = self.clock.now();
+        let invocation = self.history.borrow_mut().invoke(self.client, object, now, action.clone());
+        let answer = perform(pool, object, &action).await;
+        self.history.borrow_mut().answer(&invocation, self.clock.now(), answer);
+    }
+}
+
+/// Carries out one action and says what came of it.
+pub async fn perform(pool: &Pool, object: &str, action: &Action) -> Answer {
+    let result = match action {
+        Action::Read => match pool.read(object, 0, 1 << 20).await {
+            Ok(bytes) => return Answer::Content(decode(&bytes)),
+            Err(error) if error.code() == ErrorCode::NotFound => return Answer::Content(None),
+            Err(error) => Err(error),
+        },
+        Action::WriteFull(id) => pool.write_full(object, encode(&[*id])).await,
+        Action::Append(id) => pool.append(object, encode(&[*id])).await,
+        Action::CompareAndWrite { expected, id } => {
+            pool.compare_and_write(object, 0, encode(&[*expected]), encode(&[*id])).await
+        }
+        Action::Remove => pool.remove(object).await,
+    };
+    match result {
+        Ok(_) => Answer::Done,
+        Err(error) => match error.code() {
+            ErrorCode::NotFound => Answer::NotFound,
+            ErrorCode::Canceled => Answer::Mismatch,
+            _ => Answer::Unknown,
+        },
+    }
+}
+
+fn encode(content: &[u64]) -> Bytes {
+    content.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>().into()
+}
+
+fn decode(bytes: &[u8]) -> Option<Content> {
+    // Bytes nobody wrote show as an id nobody wrote.
+    Some(bytes.chunks(8).map(|c| {
+        let mut word = [0xee; 8];
+        word[..c.len()].copy_from_slice(c);
+        u64::from_le_bytes(word)
+    }).collect())
+}

@@ -1,0 +1,374 @@
+//! The world: virtual time, the network, the nodes, and the one loop that moves them.
+//!
+//! ```text
+//!  network events ─┐
+//!  node deadlines ─┼─> earliest first ─> node.handle / node.wake ─> effects ─> network, disks, trace, checkers
+//!  faults ─────────┘
+//! ```
+
+use crate::checkers::map_hash::MapHash;
+use crate::checkers::one_writer::OneWriter;
+use crate::network::{Arrival, Network, NetworkEvent, NodeId, mon_name};
+use crate::options::Options;
+use crate::trace::Trace;
+use nacre_types::{EntityName, Instant, OsdId, Rng};
+use nacre_wire::packet::Message;
+use nacre_wire::{Address, ErrorCode, Packet, Peer, SessionId};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::Duration;
+
+/// Wall time at the start of every run, in milliseconds: some day in 2026.
+const WALL_START_MS: u64 = 1_780_000_000_000;
+
+/// What happens to a node.
+pub enum Input {
+    Packet { from: Peer, packet: Packet },
+    SessionClosed(SessionId),
+    /// Nobody listens where that OSD was.
+    Refused(OsdId, String),
+}
+
+/// What a node wants of the world.
+pub enum Output {
+    Send { to: Address, packet: Packet },
+    CloseSession(SessionId),
+    /// Worth a line in the trace.
+    Log(String),
+    /// The process ended by itself.
+    Ended { reason: String, failed: bool },
+}
+
+/// One process: a machine with its disks.
+pub trait Node {
+    fn handle(&mut self, now: Instant, wall_ms: u64, input: Input, out: &mut Vec<Output>);
+    /// Called when `wake_at` has come.
+    fn wake(&mut self, now: Instant, wall_ms: u64, out: &mut Vec<Output>);
+    fn wake_at(&self) -> Option<Instant>;
+    /// Newest osdmap, for the map checker.
+    fn map(&self) -> Option<(nacre_types::Epoch, u64)> {
+        None
+    }
+    fn check(&self) {}
+}
+
+pub struct Slot<N> {
+    pub node: N,
+    pub run: u64,
+    /// Not scheduled before then; what arrives waits.
+    pub paused_until: Instant,
+    inbox: Vec<Input>,
+    /// Which monitor it talks to.
+    mon: usize,
+    mon_session: Option<SessionId>,
+}
+
+pub struct World<N> {
+    pub now: Instant,
+    pub options: Options,
+    pub rng: Rng,
+    pub network: Network,
+    pub nodes: BTreeMap<NodeId, Slot<N>>,
+    pub trace: Trace,
+    pub map_hash: MapHash,
+    pub one_writer: OneWriter,
+    /// What a checker found: the run is over.
+    pub failure: Option<String>,
+    runs: u64,
+    queue: BinaryHeap<Reverse<(Instant, u64)>>,
+    events: BTreeMap<u64, NetworkEvent>,
+    next_event: u64,
+    /// Nodes that ended by themselves, for whoever restarts them.
+    pub ended: Vec<(NodeId, String, bool)>,
+    outputs: Vec<Output>,
+}
+
+impl<N: Node> World<N> {
+    pub fn new(options: Options, trace: Trace) -> World<N> {
+        let mut rng = Rng::new(options.seed);
+        let network = Network::new(rng.fork(), options.conditions);
+        World {
+            now: Instant::from_millis(1),
+            options,
+            rng,
+            network,
+            nodes: BTreeMap::new(),
+            trace,
+            map_hash: MapHash::default(),
+            one_writer: OneWriter::default(),
+            failure: None,
+            runs: 0,
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            next_event: 0,
+            ended: Vec::new(),
+            outputs: Vec::new(),
+        }
+    }
+
+    pub fn wall_ms(&self) -> u64 {
+        WALL_START_MS + self.now.as_millis()
+    }
+
+    /// The number the next started node's run will have: part of its address.
+    pub fn next_run(&self) -> u64 {
+        self.runs + 1
+    }
+
+    pub fn start(&mut self, id: NodeId, node: N) {
+        self.runs += 1;
+        let run = self.runs;
+        self.network.node_started(id, run);
+        let mon = self.rng.below(self.options.mons as u64) as usize;
+        let slot = Slot { node, run, paused_until: Instant::ZERO, inbox: Vec::new(), mon, mon_session: None };
+        self.trace.note(self.now, format_args!("{id} starts, run {run}"));
+        self.nodes.insert(id, slot);
+    }
+
+    /// Takes a node out of the world: its process is dead.
+    pub fn kill(&mut self, id: NodeId, host_answers: bool) -> Option<N> {
+        let slot = self.nodes.remove(&id)?;
+        self.network.node_stopped(self.now, id, host_answers);
+        self.trace.note(self.now, format_args!("{id} dies"));
+        self.take_network_events();
+        Some(slot.node)
+    }
+
+    pub fn is_up(&self, id: NodeId) -> bool {
+        self.nodes.contains_key(&id)
+    }
+
+    pub fn pause(&mut self, id: NodeId, duration: Duration) {
+        let until = self.now + duration;
+        if let Some(slot) = self.nodes.get_mut(&id) {
+            slot.paused_until = slot.paused_until.max(until);
+            self.trace.note(self.now, format_args!("{id} pauses for {duration:?}"));
+        }
+    }
+
+    pub fn fail(&mut self, why: String) {
+        if self.failure.is_none() {
+            self.trace.note(self.now, format_args!("FAILURE {why}"));
+            self.failure = Some(why);
+        }
+    }
+
+    pub fn heal_network(&mut self) {
+        self.network.heal(self.now);
+        self.take_network_events();
+    }
+
+    pub fn take_network_events(&mut self) {
+        for (at, event) in self.network.take_events() {
+            self.queue.push(Reverse((at, self.next_event)));
+            self.events.insert(self.next_event, event);
+            self.next_event += 1;
+        }
+    }
+
+    /// When something happens next, if anything does.
+    fn next_at(&self) -> Option<(Instant, Option<NodeId>)> {
+        let network = self.queue.peek().map(|Reverse((at, _))| (*at, None));
+        let due = |(&id, slot): (&NodeId, &Slot<N>)| {
+            let inbox = (!slot.inbox.is_empty()).then_some(slot.paused_until);
+            let at = [slot.node.wake_at(), inbox].into_iter().flatten().min()?;
+            Some((at.max(slot.paused_until), Some(id)))
+        };
+        let node = self.nodes.iter().filter_map(due).min();
+        [network, node].into_iter().flatten().min()
+    }
+
+    /// Moves the world until `until`, or until a checker fails.
+    pub fn run_until(&mut self, until: Instant) {
+        while self.failure.is_none() {
+            match self.next_at() {
+                Some((at, node)) if at <= until => {
+                    self.now = self.now.max(at);
+                    match node {
+                        Some(id) => self.wake_node(id),
+                        None => self.network_event(),
+                    }
+                }
+                _ => {
+                    self.now = until;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn wake_node(&mut self, id: NodeId) {
+        let (now, wall_ms) = (self.now, self.wall_ms());
+        let Some(slot) = self.nodes.get_mut(&id) else { return };
+        let mut outputs = std::mem::take(&mut self.outputs);
+        if slot.inbox.is_empty() {
+            slot.node.wake(now, wall_ms, &mut outputs);
+        } else {
+            for input in std::mem::take(&mut slot.inbox) {
+                slot.node.handle(now, wall_ms, input, &mut outputs);
+            }
+        }
+        self.carry_out(id, outputs);
+    }
+
+    fn network_event(&mut self) {
+        let Some(Reverse((_, number))) = self.queue.pop() else { return };
+        let Some(event) = self.events.remove(&number) else { return };
+        match event {
+            NetworkEvent::Arrive { session, to, packet } => {
+                let arrival = self.network.arrive(session, to, *packet);
+                self.arrive(session, arrival);
+            }
+            NetworkEvent::Release { session, to } => {
+                for arrival in self.network.release(session, to) {
+                    self.arrive(session, arrival);
+                }
+            }
+            NetworkEvent::Closed { node, run, session } => {
+                let Some(slot) = self.nodes.get_mut(&node).filter(|slot| slot.run == run) else { return };
+                if slot.mon_session == Some(session) {
+                    slot.mon_session = None;
+                    slot.mon = (slot.mon + 1) % self.options.mons;
+                }
+                self.input(node, Input::SessionClosed(session));
+            }
+            NetworkEvent::Refused { node, run, target } => {
+                let Some(slot) = self.nodes.get_mut(&node).filter(|slot| slot.run == run) else { return };
+                match target {
+                    NodeId::Mon(_) => slot.mon = (slot.mon + 1) % self.options.mons,
+                    NodeId::Osd(at) => {
+                        let address = String::new();
+                        self.input(node, Input::Refused(OsdId(at as u32), address));
+                    }
+                    NodeId::Client(_) => {}
+                }
+            }
+            NetworkEvent::IdleCheck { session } => self.network.idle_check(self.now, session),
+        }
+        self.take_network_events();
+    }
+
+    fn arrive(&mut self, session: SessionId, arrival: Arrival) {
+        let Arrival::Deliver { node, from, mut packet, .. } = arrival else { return };
+        if self.rng.chance(self.options.encode_percent, 100) {
+            packet = recode(packet);
+        }
+        self.trace.event(self.now, format_args!("{from} -> {node} {}", packet.message.name()));
+        let from = Peer { session, entity: entity(from) };
+        self.input(node, Input::Packet { from, packet });
+    }
+
+    fn input(&mut self, id: NodeId, input: Input) {
+        let (now, wall_ms) = (self.now, self.wall_ms());
+        let Some(slot) = self.nodes.get_mut(&id) else { return };
+        if slot.paused_until > now || !slot.inbox.is_empty() {
+            slot.inbox.push(input);
+            return;
+        }
+        let mut outputs = std::mem::take(&mut self.outputs);
+        slot.node.handle(now, wall_ms, input, &mut outputs);
+        self.carry_out(id, outputs);
+    }
+
+    /// Lets somebody act on a node from outside and carries out what comes of it.
+    pub fn with_node<T>(&mut self, id: NodeId, act: impl FnOnce(&mut N, Instant, u64, &mut Vec<Output>) -> T) -> Option<T> {
+        let (now, wall_ms) = (self.now, self.wall_ms());
+        let slot = self.nodes.get_mut(&id)?;
+        let mut outputs = std::mem::take(&mut self.outputs);
+        let result = act(&mut slot.node, now, wall_ms, &mut outputs);
+        self.carry_out(id, outputs);
+        Some(result)
+    }
+
+    fn carry_out(&mut self, id: NodeId, mut outputs: Vec<Output>) {
+        if let Some(slot) = self.nodes.get(&id) {
+            slot.node.check();
+            if let Some((epoch, hash)) = slot.node.map()
+                && let Err(why) = self.map_hash.observe(&id.to_string(), epoch, hash)
+            {
+                self.fail(why);
+            }
+        }
+        for output in outputs.drain(..) {
+            match output {
+                Output::Send { to, packet } => self.send(id, to, packet),
+                Output::CloseSession(session) => self.network.close(self.now, session),
+                Output::Log(text) => self.trace.note(self.now, format_args!("{id}: {text}")),
+                Output::Ended { reason, failed } => {
+                    self.trace.note(self.now, format_args!("{id} ended: {reason}"));
+                    self.ended.push((id, reason, failed));
+                }
+            }
+        }
+        self.outputs = outputs;
+        self.take_network_events();
+    }
+
+    fn send(&mut self, from: NodeId, to: Address, packet: Packet) {
+        self.watch_acks(from, &packet);
+        let now = self.now;
+        match to {
+            Address::Session(session) => self.network.send_on(now, from, session, packet),
+            Address::Osd { id, address } => {
+                let run = address_run(&address);
+                self.network.send(now, from, NodeId::Osd(id.0 as usize), run, packet);
+            }
+            Address::Mon { name, .. } => {
+                let at = usize::from(name.as_bytes().first().map_or(0, |letter| letter.wrapping_sub(b'a')));
+                let run = self.network.run_of(NodeId::Mon(at)).unwrap_or(0);
+                self.network.send(now, from, NodeId::Mon(at), run, packet);
+            }
+            Address::AnyMon => {
+                let Some(slot) = self.nodes.get_mut(&from) else { return };
+                let target = NodeId::Mon(slot.mon);
+                let run = self.network.run_of(target).unwrap_or(0);
+                self.network.send(now, from, target, run, packet);
+                let run = slot.run;
+                slot.mon_session = self.network.session_to(from, run, target);
+            }
+        }
+    }
+
+    /// Every acknowledged write passes the checker of single writers.
+    fn watch_acks(&mut self, from: NodeId, packet: &Packet) {
+        let (NodeId::Osd(at), Message::OsdOpReply(reply), Some(pg)) = (from, &packet.message, packet.pg) else {
+            return;
+        };
+        let wrote = reply.version.as_ref().is_some_and(|version| version.seq > 0);
+        if reply.code == ErrorCode::Ok as i32
+            && wrote
+            && let Err(why) = self.one_writer.acknowledged(pg, OsdId(at as u32), packet.epoch)
+        {
+            self.fail(why);
+        }
+    }
+}
+
+/// What a node's certificate would say.
+pub fn entity(node: NodeId) -> EntityName {
+    match node {
+        NodeId::Mon(at) => EntityName::Mon(mon_name(at)),
+        NodeId::Osd(at) => EntityName::Osd(OsdId(at as u32)),
+        NodeId::Client(at) => EntityName::Client(format!("sim{at}")),
+    }
+}
+
+/// Addresses of simulated OSDs name their run: `osd.3#17`.
+pub fn osd_address(osd: usize, run: u64) -> String {
+    format!("osd.{osd}#{run}")
+}
+
+fn address_run(address: &str) -> u64 {
+    address.rsplit_once('#').and_then(|(_, run)| run.parse().ok()).unwrap_or(0)
+}
+
+/// Through bytes and back, as on a real wire.
+fn recode(packet: Packet) -> Packet {
+    let bytes = packet.to_frame().encode();
+    let mut decoder = nacre_wire::FrameDecoder::new();
+    decoder.feed(&bytes);
+    let frame = decoder.next_frame().expect("our own frame").expect("all of it");
+    let again = Packet::from_frame(frame).expect("our own packet");
+    assert_eq!(again, packet, "a packet changes on the wire");
+    again
+}

@@ -1,0 +1,110 @@
+//! `cargo xtask sim`: sweeps of seeds, and single ones to look at.
+
+use anyhow::{Context as _, bail};
+use nacre_sim::{Options, Outcome, run_seed};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+struct Args {
+    seeds: u64,
+    from: u64,
+    minutes: Option<f64>,
+    seed: Option<u64>,
+    trace: bool,
+    hash: bool,
+}
+
+fn parse(words: &[&str]) -> anyhow::Result<Args> {
+    let mut args = Args { seeds: 20, from: 1, minutes: None, seed: None, trace: false, hash: false };
+    let mut words = words.iter();
+    while let Some(&word) = words.next() {
+        let mut value = || words.next().with_context(|| format!("{word} needs a value"));
+        match word {
+            "--seeds" => args.seeds = value()?.parse().context("--seeds")?,
+            "--from" => args.from = value()?.parse().context("--from")?,
+            "--minutes" => args.minutes = Some(value()?.parse().context("--minutes")?),
+            "--seed" => args.seed = Some(value()?.parse().context("--seed")?),
+            "--trace" => args.trace = true,
+            "--hash" => args.hash = true,
+            _ => bail!("'{word}' is not an option of 'sim'"),
+        }
+    }
+    Ok(args)
+}
+
+pub fn main(words: &[&str]) -> anyhow::Result<ExitCode> {
+    let args = parse(words)?;
+    match args.seed {
+        Some(seed) => Ok(one(seed, &args)),
+        None => Ok(sweep(&args)),
+    }
+}
+
+fn one(seed: u64, args: &Args) -> ExitCode {
+    let outcome = run_seed(seed, args.trace);
+    if args.hash {
+        println!("{:016x}", outcome.hash);
+    } else {
+        println!("seed {seed}: {}", Options::draw(seed));
+        report(&outcome);
+    }
+    if outcome.failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn report(outcome: &Outcome) {
+    println!(
+        "seed {}: {} operations, {} events, {:.0} s simulated, hash {:016x}",
+        outcome.seed,
+        outcome.operations,
+        outcome.events,
+        outcome.simulated.as_secs_f64(),
+        outcome.hash
+    );
+    if let Some(failure) = &outcome.failure {
+        for line in &outcome.recent {
+            println!("    {line}");
+        }
+        println!("seed {} FAILED: {failure}", outcome.seed);
+        println!("replay: cargo xtask sim --seed {} --trace", outcome.seed);
+    }
+}
+
+fn sweep(args: &Args) -> ExitCode {
+    let began = Instant::now();
+    let limit = args.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
+    let (mut ran, mut failed, mut operations) = (0, Vec::new(), 0);
+    let mut simulated = Duration::ZERO;
+    for seed in args.from..args.from.saturating_add(args.seeds) {
+        if limit.is_some_and(|limit| began.elapsed() >= limit) {
+            break;
+        }
+        let result = std::panic::catch_unwind(|| run_seed(seed, false));
+        ran += 1;
+        match result {
+            Ok(outcome) => {
+                operations += outcome.operations;
+                simulated += outcome.simulated;
+                if outcome.failure.is_some() {
+                    report(&outcome);
+                    failed.push(seed);
+                }
+            }
+            Err(_) => {
+                println!("seed {seed} FAILED: a machine panicked (above)");
+                println!("replay: cargo xtask sim --seed {seed} --trace");
+                failed.push(seed);
+            }
+        }
+    }
+    let minutes = began.elapsed().as_secs_f64() / 60.0;
+    if !failed.is_empty() {
+        println!("failing seeds: {failed:?}");
+    }
+    println!(
+        "sim: {ran} seeds, {} failed, {operations} operations, {:.0} s simulated, {:.0} operations a minute",
+        failed.len(),
+        simulated.as_secs_f64(),
+        operations as f64 / minutes.max(1e-9)
+    );
+    if failed.is_empty() && ran > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
