@@ -52,6 +52,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// What happened. Packets of one session and lane come in order; those of the control lane overtake the others.
 #[derive(Clone, PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all events are packets")]
 pub enum MessengerEvent {
     Received {
         from: Peer,

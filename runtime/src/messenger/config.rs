@@ -17,8 +17,8 @@ const MTU_BYTES: u16 = 6500;
 const UDP_PAYLOAD_BYTES_MAX: u16 = 6552;
 /// Kernel buffers of the socket, each direction.
 pub(super) const SOCKET_BUFFER_BYTES: usize = 4 << 20;
-/// One stream per lane, and some to spare for lanes of later versions.
-const STREAMS_MAX: u32 = 16;
+/// One stream per lane, and some to spare for lanes of later versions. Each may hold one incomplete frame.
+const STREAMS_MAX: u32 = 8;
 /// What a session may have sent or be about to send without an acknowledgement.
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
 

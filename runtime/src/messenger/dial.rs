@@ -59,9 +59,12 @@ pub(super) async fn run(inner: Rc<Inner>, session: Rc<Session>) {
     let Some(route) = session.route().cloned() else { return };
     let dialed = tokio::select! {
         dialed = dial_route(&inner, &route, session.address()) => dialed,
-        () = session.until_ended() => {
-            inner.forget(&session);
-            return;
+        (code, reason) = session.until_ended() => {
+            if code != explain::CODE_OVERLOADED {
+                inner.forget(&session);
+                return;
+            }
+            Err(Failure { refused: false, reason })
         }
     };
     match dialed {

@@ -25,7 +25,8 @@ pub(super) struct Session {
     lanes: [Lane; LaneName::ALL.len()],
     writers: RefCell<[Option<JoinHandle<()>>; LaneName::ALL.len()]>,
     queued: Cell<usize>,
-    ended: Cell<bool>,
+    /// Why it ended, as the code and reason given to the peer.
+    ended: RefCell<Option<(u32, String)>>,
     ended_notify: Notify,
     /// Set when the peer's port turned out to be closed.
     pub refused: Cell<bool>,
@@ -43,7 +44,7 @@ impl Session {
             lanes: Default::default(),
             writers: RefCell::default(),
             queued: Cell::new(0),
-            ended: Cell::new(false),
+            ended: RefCell::default(),
             ended_notify: Notify::new(),
             refused: Cell::new(false),
             heard: Cell::new((0, 0)),
@@ -73,7 +74,7 @@ impl Session {
 
     /// Queues a packet; false once the session has ended.
     pub fn queue(&self, lane: LaneName, packet: &Packet) -> bool {
-        if self.ended.get() {
+        if self.has_ended() {
             return false;
         }
         let bytes = self.lanes[lane.index()].push(packet);
@@ -97,7 +98,7 @@ impl Session {
 
     /// Ends the session: nothing more is sent or dialed, the peer is told.
     pub fn end(&self, code: u32, reason: &str) {
-        self.ended.set(true);
+        self.ended.borrow_mut().get_or_insert_with(|| (code, reason.to_owned()));
         self.ended_notify.notify_one();
         if let Some(connection) = self.connection() {
             connection.close(code.into(), reason.as_bytes());
@@ -105,12 +106,15 @@ impl Session {
     }
 
     pub fn has_ended(&self) -> bool {
-        self.ended.get()
+        self.ended.borrow().is_some()
     }
 
-    /// Resolves when [`Session::end`] is called. For one waiter.
-    pub async fn until_ended(&self) {
-        if !self.ended.get() {
+    /// Resolves when [`Session::end`] is called, with its code and reason. For one waiter.
+    pub async fn until_ended(&self) -> (u32, String) {
+        loop {
+            if let Some(ended) = &*self.ended.borrow() {
+                return ended.clone();
+            }
             self.ended_notify.notified().await;
         }
     }
@@ -196,8 +200,11 @@ pub(super) async fn serve(
         }
     };
     tracing::debug!("{entity}, {}: {}", session.id, explain::explain(&error));
-    session.ended.set(true);
+    session.ended.borrow_mut().get_or_insert_with(|| (explain::CODE_NORMAL, String::new()));
     inner.forget_route(&session);
+    if session.route() == Some(&Route::AnyMon) {
+        inner.monitor_at.set(inner.monitor_at.get().wrapping_add(1));
+    }
     for writer in session.writers.borrow_mut().iter_mut().filter_map(Option::take) {
         writer.abort();
     }

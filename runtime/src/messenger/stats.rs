@@ -17,6 +17,8 @@ pub struct MessengerStats {
     pub protocol_errors: u64,
     pub frames_sent: u64,
     pub frames_received: u64,
+    /// Packets sent and found lost, over the sessions there are now.
+    pub packets_lost: u64,
     /// Bytes queued and not yet taken by QUIC, over all sessions.
     pub send_queue_bytes: usize,
     /// Bytes received and not yet taken by the reactor.
@@ -56,6 +58,11 @@ impl Inner {
             protocol_errors: c.protocol_errors.0.get(),
             frames_sent: c.frames_sent.0.get(),
             frames_received: c.frames_received.0.get(),
+            packets_lost: sessions
+                .values()
+                .filter_map(|s| s.connection())
+                .map(|c| c.stats().path.lost_packets)
+                .sum(),
             send_queue_bytes: sessions.values().map(|s| s.queued_bytes()).sum(),
             inbox_bytes: self.inbox.bytes(),
         }

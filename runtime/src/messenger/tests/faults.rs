@@ -182,7 +182,7 @@ fn garbage_datagrams_change_nothing() {
                 if let [first, ..] = bytes.as_mut_slice() {
                     // Half of them look like long headers of QUIC 1.
                     *first |= 0x40;
-                    if random.next_u64() % 2 == 0 && length > 5 {
+                    if random.chance(1, 2) && length > 5 {
                         bytes[0] |= 0x80;
                         bytes[1..5].copy_from_slice(&[0, 0, 0, 1]);
                     }
@@ -277,5 +277,46 @@ fn a_flood_of_handshakes_is_held_off() {
         let (_, refused, reason) = failure(&clients[0]).await;
         assert!(!refused, "{reason}");
         assert_eq!(full.stats().handshakes_failed, 1);
+    });
+}
+
+#[test]
+fn too_much_for_a_peer_that_is_not_there_is_reported() {
+    run(async {
+        let cluster = Cluster::new("f");
+        let config = MessengerConfig { send_queue_bytes_max: 1 << 20, ..cluster.config("client.x") };
+        let client = Messenger::bind(config).unwrap();
+        // Bound, but nobody answers.
+        let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = Address::Osd { id: OsdId(0), address: silent.local_addr().unwrap().to_string() };
+        for _ in 0..2 {
+            client.send(to.clone(), packet(1, 1, vec![0; 600 << 10].into()));
+        }
+        let (address, refused, reason) = failure(&client).await;
+        assert_eq!((address, refused), (to, false));
+        assert!(reason.contains("queue is full"), "{reason}");
+        assert_eq!(client.stats().sessions, 0);
+    });
+}
+
+#[test]
+fn leaving_a_monitor_leads_to_another() {
+    run(async {
+        let cluster = Cluster::new("f");
+        let (a, b) = (cluster.bind("mon.a"), cluster.bind("mon.b"));
+        let client = cluster.bind("client.x");
+        client.set_monitors([mon("a", &a), mon("b", &b)].map(|m| (m.name, m.address)).into());
+        let mut last = None;
+        for seq in 0..4 {
+            client.send(Address::AnyMon, ping(seq));
+            let session = match client.next_event().await {
+                MessengerEvent::SessionOpened(peer) => peer,
+                other => panic!("{other:?}"),
+            };
+            assert_ne!(Some(&session.entity), last.as_ref());
+            client.close_session(session.session);
+            closed(&client).await;
+            last = Some(session.entity);
+        }
     });
 }

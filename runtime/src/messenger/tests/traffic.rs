@@ -113,13 +113,10 @@ fn a_slow_reader_bounds_memory_and_is_given_up() {
         }
         // The session is over, and the next one works: the reader reads again.
         client.send(osd(0, &server), ping(42));
-        loop {
-            if let MessengerEvent::Received { packet, .. } = server.next_event().await {
-                if packet.request.seq == 42 {
-                    break;
-                }
-            }
-        }
+        while !matches!(
+            server.next_event().await,
+            MessengerEvent::Received { packet, .. } if packet.request.seq == 42
+        ) {}
     });
 }
 
