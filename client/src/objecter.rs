@@ -1,0 +1,567 @@
+//! The client's machine: every call in flight, routed by the osdmap and sent until it is answered.
+//!
+//! What it promises: a request keeps its id however often it is sent, so it takes effect once; operations on one
+//! object that overlap are not reordered; what is on the wire is bounded, the rest waits; and a call that misses its
+//! deadline fails with a sentence that says what it was waiting for.
+
+mod call;
+mod linger;
+mod maps;
+mod order;
+mod replies;
+mod route;
+
+pub(crate) use call::{Ask, Call, Owner};
+pub(crate) use linger::{Linger, LingerShared};
+
+use crate::slot::Reply;
+use crate::{ClientConfig, ClientEffect, ClientEvent};
+use call::State;
+use maps::Following;
+use nacre_maps::{MonMap, OsdMap};
+use nacre_types::{Epoch, Instant, Machine, ObjectId, OsdId, Outbox, RequestId, Rng};
+use nacre_wire::{Address, ErrorCode, Message, OpError, Packet, SessionId};
+use route::{Routed, route};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::Duration;
+
+/// How often calls are looked at for deadlines and silence.
+const SWEEP_PERIOD: Duration = Duration::from_millis(100);
+/// Silence after which a call is sent again, doubled with each attempt up to eightfold.
+const RESEND_AFTER: Duration = Duration::from_secs(5);
+/// First wait after a refusal, doubled with each up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(10);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+/// A call that waits, for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Waiting {
+    pub request: u64,
+    pub what: String,
+    pub since: Instant,
+    pub needs: String,
+}
+
+#[derive(Debug)]
+pub struct Objecter {
+    config: ClientConfig,
+    rng: Rng,
+    now: Instant,
+    wall_offset_ms: u64,
+    following: Following,
+    calls: BTreeMap<u64, Call>,
+    next_seq: u64,
+    /// Submitted since the last step.
+    fresh: VecDeque<u64>,
+    /// Wait until less is on the wire, in order.
+    queue: VecDeque<u64>,
+    inflight_ops: usize,
+    inflight_bytes: usize,
+    /// Calls on each object that has any, in the order they were submitted.
+    by_object: HashMap<ObjectId, Vec<u64>>,
+    sessions: BTreeMap<SessionId, OsdId>,
+    mon_session: Option<SessionId>,
+    lingers: BTreeMap<u64, Linger>,
+    next_linger: u64,
+    /// Earliest end of a backoff.
+    next_retry: Option<Instant>,
+    next_sweep: Instant,
+    /// Calls that were forgotten between steps: others may have waited for their end.
+    cancelled: Vec<Ask>,
+    to_wake: Vec<Waker>,
+}
+
+impl Objecter {
+    pub fn new(config: ClientConfig) -> Objecter {
+        let rng = Rng::new(config.seed);
+        Objecter {
+            config,
+            rng,
+            now: Instant::ZERO,
+            wall_offset_ms: 0,
+            following: Following::default(),
+            calls: BTreeMap::new(),
+            next_seq: 1,
+            fresh: VecDeque::new(),
+            queue: VecDeque::new(),
+            inflight_ops: 0,
+            inflight_bytes: 0,
+            by_object: HashMap::new(),
+            sessions: BTreeMap::new(),
+            mon_session: None,
+            lingers: BTreeMap::new(),
+            next_linger: 1,
+            next_retry: None,
+            next_sweep: Instant::ZERO,
+            cancelled: Vec::new(),
+            to_wake: Vec::new(),
+        }
+    }
+
+    pub(crate) fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub(crate) fn wall_ms(&self) -> u64 {
+        self.wall_offset_ms.saturating_add(self.now.as_millis())
+    }
+
+    pub(crate) fn osdmap(&self) -> Option<Rc<OsdMap>> {
+        self.following.osdmap.clone()
+    }
+
+    pub(crate) fn monmap(&self) -> Option<&MonMap> {
+        self.following.monmap.as_ref()
+    }
+
+    pub(crate) fn random(&mut self) -> u64 {
+        self.rng.next_u64()
+    }
+
+    pub(crate) fn new_linger_id(&mut self) -> u64 {
+        self.next_linger += 1;
+        self.next_linger - 1
+    }
+
+    pub(crate) fn take_wakers(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.to_wake)
+    }
+
+    /// Object operations on the wire, and their bytes.
+    pub(crate) fn inflight(&self) -> (usize, usize) {
+        (self.inflight_ops, self.inflight_bytes)
+    }
+
+    /// Takes a call; the next step starts it.
+    pub(crate) fn submit(&mut self, call: Call) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        if let Ask::Object { object, .. } = &call.ask
+            && call.footprint.is_some()
+        {
+            self.by_object.entry(object.clone()).or_default().push(seq);
+        }
+        self.calls.insert(seq, call);
+        self.fresh.push_back(seq);
+        seq
+    }
+
+    /// Forgets a call that nobody waits for any more.
+    pub(crate) fn cancel(&mut self, seq: u64) {
+        if let Some(call) = self.forget(seq) {
+            self.cancelled.push(call.ask);
+        }
+    }
+
+    pub(crate) fn cancel_linger(&mut self, id: u64) {
+        self.drop_linger(id);
+    }
+
+    /// What waits, oldest first.
+    pub(crate) fn waiting(&self) -> Vec<Waiting> {
+        let describe = |(&seq, call): (&u64, &Call)| Waiting {
+            request: seq,
+            what: what(&call.ask),
+            since: call.started,
+            needs: self.needs(call),
+        };
+        self.calls.iter().map(describe).collect()
+    }
+
+    /// First step of a call: its clock starts, and it takes its place in the queue.
+    fn start(&mut self, now: Instant, seq: u64, out: &mut Outbox<ClientEffect>) {
+        self.fresh.retain(|&fresh| fresh != seq);
+        let Some(call) = self.calls.get_mut(&seq) else { return };
+        call.started = now;
+        call.deadline = call.timeout.map(|timeout| now + timeout);
+        if let Ask::Sleep = call.ask {
+            // Sweeps are too coarse for a sleeper.
+            self.next_retry = earliest(self.next_retry, call.deadline);
+        }
+        if call.is_counted() {
+            self.queue.push_back(seq);
+            self.admit(now, out);
+        } else {
+            self.dispatch(now, seq, out);
+        }
+    }
+
+    fn admit(&mut self, now: Instant, out: &mut Outbox<ClientEffect>) {
+        while let Some(&seq) = self.queue.front() {
+            let Some(call) = self.calls.get_mut(&seq) else {
+                self.queue.pop_front();
+                continue;
+            };
+            let fits = self.inflight_ops < self.config.inflight_ops_max
+                && self.inflight_bytes + call.bytes <= self.config.inflight_bytes_max;
+            if !fits && self.inflight_ops > 0 {
+                return;
+            }
+            self.queue.pop_front();
+            self.inflight_ops += 1;
+            self.inflight_bytes += call.bytes;
+            call.state = State::Blocked;
+            self.dispatch(now, seq, out);
+        }
+    }
+
+    /// Whether an earlier call on the same object must end first.
+    fn is_blocked(&self, seq: u64, call: &Call) -> bool {
+        let (Ask::Object { object, .. }, Some(footprint)) = (&call.ask, &call.footprint) else { return false };
+        let earlier = self.by_object.get(object).into_iter().flatten().take_while(|&&other| other < seq);
+        let mut footprints = earlier.filter_map(|other| self.calls.get(other)?.footprint.as_ref());
+        footprints.any(|other| other.conflicts(footprint))
+    }
+
+    /// Sends a call if it can be sent now, or notes why not.
+    fn dispatch(&mut self, now: Instant, seq: u64, out: &mut Outbox<ClientEffect>) {
+        let Some(call) = self.calls.get(&seq) else { return };
+        match &call.ask {
+            Ask::Sleep => return,
+            Ask::Map(epoch) => {
+                if self.following.osdmap.is_some() && self.following.epoch() >= *epoch {
+                    self.finish(now, seq, Ok(Reply::Done), out);
+                } else {
+                    let (epoch, state) = (*epoch, State::Unroutable("an osdmap".into()));
+                    self.calls.get_mut(&seq).expect("just seen").state = state;
+                    self.heard_of(now, epoch, None, out);
+                }
+                return;
+            }
+            Ask::Monitors(command) => {
+                let packet = Packet::new(self.following.epoch(), command.clone());
+                self.send(now, seq, Address::AnyMon, packet, None, out);
+                return;
+            }
+            _ => {}
+        }
+        if self.is_blocked(seq, call) {
+            self.calls.get_mut(&seq).expect("just seen").state = State::Blocked;
+            return;
+        }
+        let state = match self.check_lease(now, call.lease) {
+            Err(Err(error)) => return self.finish(now, seq, Err(error), out),
+            Err(Ok(waits)) => State::Unroutable(waits),
+            Ok(()) => match self.following.osdmap.clone() {
+                None => State::Unroutable(String::new()),
+                Some(map) => match route(&map, &call.ask) {
+                    Routed::Never(error) => return self.finish(now, seq, Err(error), out),
+                    Routed::Wait(reason) => State::Unroutable(reason),
+                    Routed::To(route) => {
+                        let packet = self.packet(seq, &route);
+                        let address = map.address(route.osd).expect("a route leads to an OSD that is up");
+                        let to = Address::Osd { id: route.osd, address: address.into() };
+                        return self.send(now, seq, to, packet, Some(route), out);
+                    }
+                },
+            },
+        };
+        self.calls.get_mut(&seq).expect("just seen").state = state;
+    }
+
+    fn packet(&self, seq: u64, route: &route::Route) -> Packet {
+        let epoch = self.following.epoch();
+        let answered_below = self.calls.keys().next().copied().unwrap_or(seq);
+        let packet = match &self.calls[&seq].ask {
+            Ask::Object { op, data, .. } => {
+                let op = nacre_wire::op::OsdOp { answered_below, ..(**op).clone() };
+                Packet::new(epoch, op).with(data.clone())
+            }
+            Ask::Pg { op, .. } => Packet::new(epoch, (**op).clone()),
+            Ask::PgAdmin { admin, .. } | Ask::Osd { admin, .. } => Packet::new(epoch, admin.clone()),
+            Ask::Monitors(_) | Ask::Map(_) | Ask::Sleep => unreachable!("never routed to an OSD"),
+        };
+        Packet { pg: route.pg, ..packet }
+    }
+
+    fn send(
+        &mut self,
+        now: Instant,
+        seq: u64,
+        to: Address,
+        packet: Packet,
+        route: Option<route::Route>,
+        out: &mut Outbox<ClientEffect>,
+    ) {
+        let call = self.calls.get_mut(&seq).expect("only known calls are sent");
+        call.state = State::Sent(route);
+        call.sent_at = now;
+        call.attempts += 1;
+        let packet = packet.request(RequestId { client: self.config.client_id, seq });
+        out.push(ClientEffect::Send { to, packet });
+    }
+
+    /// Not now: again after a while, or when the map changes.
+    fn back_off(&mut self, now: Instant, seq: u64) {
+        let Some(call) = self.calls.get_mut(&seq) else { return };
+        let wait = BACKOFF_MIN * (1 << call.attempts.saturating_sub(1).min(6));
+        let until = now + wait.min(BACKOFF_MAX);
+        call.state = State::Backoff { until };
+        self.next_retry = earliest(self.next_retry, Some(until));
+    }
+
+    /// Takes a call out of all tables.
+    fn forget(&mut self, seq: u64) -> Option<Call> {
+        let call = self.calls.remove(&seq)?;
+        if call.is_counted() && call.state != State::Queued {
+            self.inflight_ops -= 1;
+            self.inflight_bytes -= call.bytes;
+        }
+        if let Ask::Object { object, .. } = &call.ask
+            && let Some(of_object) = self.by_object.get_mut(object)
+        {
+            of_object.retain(|&other| other != seq);
+            if of_object.is_empty() {
+                self.by_object.remove(object);
+            }
+        }
+        Some(call)
+    }
+
+    fn finish(
+        &mut self,
+        now: Instant,
+        seq: u64,
+        result: Result<Reply, OpError>,
+        out: &mut Outbox<ClientEffect>,
+    ) {
+        let Some(call) = self.forget(seq) else { return };
+        match &call.owner {
+            Owner::Future(slot) => self.to_wake.extend(slot.fill(result)),
+            Owner::Linger(id) => self.renewed(now, *id, &call, result.map(drop), out),
+            Owner::Nobody => {}
+        }
+        self.unblock(now, &call.ask, out);
+        self.admit(now, out);
+    }
+
+    /// Starts what waited for a call on its object to end.
+    fn unblock(&mut self, now: Instant, ask: &Ask, out: &mut Outbox<ClientEffect>) {
+        let Ask::Object { object, .. } = ask else { return };
+        let Some(of_object) = self.by_object.get(object) else { return };
+        let blocked = |seq: &&u64| self.calls.get(seq).is_some_and(|call| call.state == State::Blocked);
+        let seqs: Vec<u64> = of_object.iter().filter(blocked).copied().collect();
+        for seq in seqs {
+            self.dispatch(now, seq, out);
+        }
+    }
+
+    /// A new osdmap: whatever goes another way now, or could not go at all, is sent.
+    fn map_changed(&mut self, now: Instant, out: &mut Outbox<ClientEffect>) {
+        let map = self.following.osdmap.clone().expect("called with one");
+        let seqs: Vec<u64> = self.calls.keys().copied().collect();
+        for seq in seqs {
+            let Some(call) = self.calls.get(&seq) else { continue };
+            let again = match &call.state {
+                State::Unroutable(_) => true,
+                State::Backoff { .. } => !matches!(call.ask, Ask::Monitors(_)),
+                State::Sent(Some(sent)) => match route(&map, &call.ask) {
+                    Routed::To(now) => now != *sent,
+                    _ => true,
+                },
+                State::Sent(None) | State::Queued | State::Blocked => false,
+            };
+            if again {
+                self.dispatch(now, seq, out);
+            }
+        }
+        self.interrupt_lingers(now, |linger| {
+            let ask = linger::object_ask(&linger.object, linger.op.kind.clone().expect("made from a kind"));
+            match (route(&map, &ask), linger.route) {
+                (Routed::To(now), Some(before)) => now != before,
+                _ => true,
+            }
+        });
+        self.renew_lingers(now, out);
+    }
+
+    fn on_session_closed(&mut self, now: Instant, session: SessionId, out: &mut Outbox<ClientEffect>) {
+        if self.mon_session == Some(session) {
+            self.mon_session = None;
+            self.subscribe(now, out);
+            self.resend(now, |call| matches!(call.ask, Ask::Monitors(_)), out);
+            return;
+        }
+        // A session that has never said anything may have been to any OSD that has not answered yet.
+        let osd = self.sessions.remove(&session);
+        let known: Vec<OsdId> = self.sessions.values().copied().collect();
+        let broke = move |to: OsdId| match osd {
+            Some(osd) => to == osd,
+            None => !known.contains(&to),
+        };
+        self.interrupt_lingers(now, |linger| linger.route.is_some_and(|route| broke(route.osd)));
+        self.resend(now, |call| matches!(call.state, State::Sent(Some(route)) if broke(route.osd)), out);
+        self.renew_lingers(now, out);
+    }
+
+    /// Sends again what `lost` says was lost: at once the first time, then with growing pauses.
+    fn resend(&mut self, now: Instant, lost: impl Fn(&Call) -> bool, out: &mut Outbox<ClientEffect>) {
+        let is_lost = |call: &Call| matches!(call.state, State::Sent(_)) && lost(call);
+        let seqs: Vec<(u64, u32)> =
+            self.calls.iter().filter(|(_, c)| is_lost(c)).map(|(&seq, c)| (seq, c.attempts)).collect();
+        for (seq, attempts) in seqs {
+            if attempts <= 1 { self.dispatch(now, seq, out) } else { self.back_off(now, seq) }
+        }
+    }
+
+    fn sweep(&mut self, now: Instant, out: &mut Outbox<ClientEffect>) {
+        self.next_retry = None;
+        let mut again = Vec::new();
+        let mut late = Vec::new();
+        for (&seq, call) in &self.calls {
+            if call.deadline.is_some_and(|deadline| deadline <= now) {
+                late.push(seq);
+                continue;
+            }
+            match &call.state {
+                State::Backoff { until } if *until <= now => again.push(seq),
+                State::Backoff { until } => self.next_retry = earliest(self.next_retry, Some(*until)),
+                State::Sent(_) => {
+                    let silence = RESEND_AFTER * (1 << call.attempts.saturating_sub(1).min(3));
+                    if call.sent_at + silence <= now {
+                        again.push(seq);
+                    }
+                }
+                _ if matches!(call.ask, Ask::Sleep) => {
+                    self.next_retry = earliest(self.next_retry, call.deadline);
+                }
+                _ => {}
+            }
+        }
+        for seq in late {
+            let Some(call) = self.calls.get(&seq) else { continue };
+            let result = match call.ask {
+                Ask::Sleep => Ok(Reply::Done),
+                _ => Err(self.timed_out(now, call)),
+            };
+            self.finish(now, seq, result, out);
+        }
+        for seq in again {
+            self.dispatch(now, seq, out);
+        }
+    }
+
+    fn timed_out(&self, now: Instant, call: &Call) -> OpError {
+        let seconds = now.since(call.started).as_secs_f64();
+        let needs = self.needs(call);
+        let text = format!("{} gave up after {seconds:.0} s: {needs}", what(&call.ask));
+        OpError::new(ErrorCode::TimedOut, text)
+    }
+
+    /// What a call waits for.
+    fn needs(&self, call: &Call) -> String {
+        let monitors = || match self.following.mon_heard {
+            None => {
+                let named = self.config.mons.iter().map(|(name, address)| format!("mon.{name} at {address}"));
+                format!("no monitor answers ({})", named.collect::<Vec<_>>().join(", "))
+            }
+            Some(_) if !call.refusal.is_empty() => call.refusal.clone(),
+            Some(heard) => {
+                let silence = self.now.since(heard).as_secs();
+                format!("the monitors give no answer (last heard {silence} s ago): have they a quorum?")
+            }
+        };
+        match &call.state {
+            State::Queued => "too many operations are in flight".into(),
+            State::Blocked => "an earlier operation on the same object has not ended".into(),
+            _ if matches!(call.ask, Ask::Monitors(_) | Ask::Map(_)) => monitors(),
+            State::Unroutable(_) if self.following.osdmap.is_none() => monitors(),
+            State::Unroutable(reason) => reason.clone(),
+            State::Backoff { .. } | State::Sent(_) if !call.refusal.is_empty() => call.refusal.clone(),
+            State::Backoff { .. } => "the connection broke and will be tried again".into(),
+            State::Sent(Some(route)) => match route.pg {
+                Some(pg) => format!("{}, primary of PG {pg}, does not answer", route.osd),
+                None => format!("{} does not answer", route.osd),
+            },
+            State::Sent(None) => "no answer has come".into(),
+        }
+    }
+}
+
+impl Machine for Objecter {
+    type Event = ClientEvent;
+    type Effect = ClientEffect;
+
+    fn step(&mut self, now: Instant, event: ClientEvent, out: &mut Outbox<ClientEffect>) {
+        self.now = now;
+        match event {
+            ClientEvent::Tick { wall_ms } => self.wall_offset_ms = wall_ms.saturating_sub(now.as_millis()),
+            ClientEvent::Received { from, packet } => self.on_packet(now, from, packet, out),
+            ClientEvent::SessionClosed(session) => self.on_session_closed(now, session, out),
+            ClientEvent::Wake => {}
+        }
+        while let Some(seq) = self.fresh.pop_front() {
+            self.start(now, seq, out);
+        }
+        for ask in std::mem::take(&mut self.cancelled) {
+            self.unblock(now, &ask, out);
+        }
+        self.admit(now, out);
+        if self.following.next_subscribe <= now {
+            self.subscribe(now, out);
+        }
+        self.renew_lingers(now, out);
+        if self.next_sweep <= now || self.next_retry.is_some_and(|at| at <= now) {
+            self.next_sweep = now + SWEEP_PERIOD;
+            self.sweep(now, out);
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        if !self.fresh.is_empty() {
+            return Some(self.now);
+        }
+        let sweep = (!self.calls.is_empty()).then_some(self.next_sweep);
+        let mut next = earliest(Some(self.following.next_subscribe), sweep);
+        next = earliest(next, self.next_retry);
+        earliest(next, self.next_renewal())
+    }
+
+    fn check(&self) {
+        let counted = self.calls.values().filter(|c| c.is_counted() && c.state != State::Queued);
+        let (mut ops, mut bytes) = (0, 0);
+        for call in counted {
+            ops += 1;
+            bytes += call.bytes;
+        }
+        assert_eq!((ops, bytes), (self.inflight_ops, self.inflight_bytes), "what is on the wire is counted");
+        assert!(ops <= self.config.inflight_ops_max.max(1), "what is on the wire is bounded");
+        for (seq, call) in &self.calls {
+            if let (Ask::Object { object, .. }, Some(_)) = (&call.ask, &call.footprint) {
+                assert!(self.by_object.get(object).is_some_and(|all| all.contains(seq)), "call {seq} is indexed");
+            }
+        }
+    }
+}
+
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn what(ask: &Ask) -> String {
+    match ask {
+        Ask::Object { object, .. } => format!("the operation on object {object}"),
+        Ask::Pg { pg, .. } => format!("listing PG {pg}"),
+        Ask::PgAdmin { pg, admin } => format!("'{}' for PG {pg}", admin.command),
+        Ask::Osd { osd, admin } => format!("'{}' for {osd}", admin.command),
+        Ask::Monitors(_) => "the command to the monitors".into(),
+        Ask::Map(Epoch(0)) => "getting an osdmap".into(),
+        Ask::Map(epoch) => format!("waiting for osdmap {epoch}"),
+        Ask::Sleep => "a pause".into(),
+    }
+}
+
+/// The message kinds a client gets; anything else is ignored.
+fn is_for_clients(message: &Message) -> bool {
+    use Message::*;
+    matches!(message, Maps(_) | OsdOpReply(_) | CommandReply(_) | PgAdminReply(_) | WatchEvent(_) | Refused(_))
+}

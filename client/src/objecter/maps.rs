@@ -1,0 +1,135 @@
+//! Following the osdmap and the monmap: subscribing at whichever monitor answers, applying what comes.
+
+use super::Objecter;
+use crate::ClientEffect;
+use nacre_maps::{Incremental, MonMap, OsdMap};
+use nacre_types::{Epoch, Instant, Outbox};
+use nacre_wire::messages::{LogLevel, MapRequest, Maps, Subscribe};
+use nacre_wire::{Address, Packet, SessionId};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How often a client without a map asks for one.
+const ASK_PERIOD: Duration = Duration::from_secs(1);
+/// How often it renews its subscription, in case its monitor was replaced unnoticed.
+const RENEW_PERIOD: Duration = Duration::from_secs(10);
+/// Least time between two requests for a newer map that somebody has mentioned.
+const CATCH_UP_PERIOD: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Default)]
+pub(super) struct Following {
+    pub(super) osdmap: Option<Rc<OsdMap>>,
+    pub(super) monmap: Option<MonMap>,
+    pub(super) next_subscribe: Instant,
+    /// Newest epoch anybody has mentioned.
+    pub(super) newest_seen: Epoch,
+    /// The map has to come whole: an incremental did not fit.
+    pub(super) need_full: bool,
+    /// When a monitor last said anything.
+    pub(super) mon_heard: Option<Instant>,
+}
+
+impl Following {
+    pub(super) fn epoch(&self) -> Epoch {
+        self.osdmap.as_ref().map_or(Epoch::ZERO, |map| map.epoch())
+    }
+}
+
+impl Objecter {
+    pub(super) fn subscribe(&mut self, now: Instant, out: &mut Outbox<ClientEffect>) {
+        let following = &mut self.following;
+        let settled = following.osdmap.is_some() && following.newest_seen <= following.epoch();
+        following.next_subscribe = now + if settled { RENEW_PERIOD } else { ASK_PERIOD };
+        let epoch = following.epoch();
+        let message = Subscribe {
+            osdmap: if following.need_full { 0 } else { epoch.0 },
+            monmap: following.monmap.as_ref().map_or(0, |map| map.epoch.0),
+            ..Subscribe::default()
+        };
+        out.push(ClientEffect::Send { to: Address::AnyMon, packet: Packet::new(epoch, message) });
+    }
+
+    /// Somebody's map is at `epoch`: gets it, from there if it is an OSD, and from the monitors.
+    pub(super) fn heard_of(
+        &mut self,
+        now: Instant,
+        epoch: Epoch,
+        osd: Option<SessionId>,
+        out: &mut Outbox<ClientEffect>,
+    ) {
+        let mine = self.following.epoch();
+        if epoch <= mine || epoch <= self.following.newest_seen {
+            return;
+        }
+        self.following.newest_seen = epoch;
+        if let Some(session) = osd
+            && mine > Epoch::ZERO
+        {
+            let packet = Packet::new(mine, MapRequest { after: mine.0, full: false });
+            out.push(ClientEffect::Send { to: Address::Session(session), packet });
+        }
+        let soon = now + CATCH_UP_PERIOD;
+        self.following.next_subscribe = self.following.next_subscribe.min(soon);
+    }
+
+    pub(super) fn on_maps(&mut self, now: Instant, maps: Maps, out: &mut Outbox<ClientEffect>) {
+        if !maps.fsid.is_empty() && maps.fsid != self.config.fsid {
+            let text = format!("ignored maps of another cluster ({}): wrong monitor address?", maps.fsid);
+            out.push(ClientEffect::Log { level: LogLevel::Error, text });
+            return;
+        }
+        if let Some(bytes) = &maps.monmap {
+            match MonMap::decode(bytes) {
+                Ok(map) if self.following.monmap.as_ref().is_none_or(|mine| mine.epoch < map.epoch) => {
+                    self.following.monmap = Some(map);
+                }
+                Ok(_) => {}
+                Err(error) => log(out, format!("ignored a monmap: {error}")),
+            }
+        }
+        let before = self.following.epoch();
+        let mut map = self.following.osdmap.clone();
+        if let Some(bytes) = &maps.osdmap {
+            match OsdMap::decode(bytes) {
+                Ok(full) if full.epoch() > before || self.following.need_full => {
+                    map = Some(Rc::new(full));
+                    self.following.need_full = false;
+                }
+                Ok(_) => {}
+                Err(error) => log(out, format!("ignored an osdmap: {error}")),
+            }
+        }
+        for bytes in &maps.incrementals {
+            let step = match Incremental::decode(bytes) {
+                Ok(step) => step,
+                Err(error) => {
+                    log(out, format!("ignored an osdmap incremental: {error}"));
+                    break;
+                }
+            };
+            let Some(base) = &map else { break };
+            if step.epoch <= base.epoch() {
+                continue;
+            }
+            match base.apply(&step) {
+                Ok(next) => map = Some(Rc::new(next)),
+                Err(error) => {
+                    log(out, format!("asks for a whole osdmap: {error}"));
+                    self.following.need_full = true;
+                    self.following.next_subscribe = now;
+                    break;
+                }
+            }
+        }
+        self.following.newest_seen = self.following.newest_seen.max(Epoch(maps.newest));
+        let Some(map) = map else { return };
+        if map.epoch() != before {
+            self.following.osdmap = Some(map);
+            self.map_changed(now, out);
+        }
+    }
+}
+
+fn log(out: &mut Outbox<ClientEffect>, text: String) {
+    out.push(ClientEffect::Log { level: LogLevel::Warning, text });
+}

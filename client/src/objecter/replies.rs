@@ -1,0 +1,157 @@
+//! What comes in: answers to calls, maps, events of watches.
+
+use super::call::{Ask, Owner, State};
+use super::{Objecter, is_for_clients};
+use crate::ClientEffect;
+use crate::slot::Reply;
+use nacre_types::{EntityName, Instant, Outbox};
+use nacre_wire::messages::{LogLevel, Refused};
+use nacre_wire::op::OsdOpReply;
+use nacre_wire::{Data, ErrorCode, Message, OpError, Packet, Peer};
+
+/// A read whose data does not match its checksums is asked for again, so often.
+const CHECKSUM_ATTEMPTS: u32 = 3;
+
+impl Objecter {
+    pub(super) fn on_packet(
+        &mut self,
+        now: Instant,
+        from: Peer,
+        packet: Packet,
+        out: &mut Outbox<ClientEffect>,
+    ) {
+        if !is_for_clients(&packet.message) {
+            return;
+        }
+        let osd = match from.entity {
+            EntityName::Mon(_) => {
+                self.following.mon_heard = Some(now);
+                self.mon_session = Some(from.session);
+                None
+            }
+            EntityName::Osd(osd) => {
+                if self.sessions.get(&from.session) != Some(&osd) {
+                    self.sessions.retain(|_, of| *of != osd);
+                    self.sessions.insert(from.session, osd);
+                }
+                Some(osd)
+            }
+            _ => return,
+        };
+        self.heard_of(now, packet.epoch, osd.map(|_| from.session), out);
+        let ours = packet.request.client == self.config.client_id;
+        let seq = packet.request.seq;
+        match packet.message {
+            Message::Maps(maps) => self.on_maps(now, maps, out),
+            Message::WatchEvent(event) => self.on_watch_event(now, event),
+            Message::Refused(refused) => self.on_refused(now, ours.then_some(seq), refused, out),
+            Message::OsdOpReply(reply) if ours => {
+                let stale = self.calls.get(&seq).is_none_or(|call| match call.state {
+                    State::Sent(Some(route)) => Some(route.osd) != osd,
+                    _ => true,
+                });
+                self.on_op_reply(now, seq, reply, packet.data, packet.epoch.0, stale, out);
+            }
+            Message::CommandReply(reply) if ours => {
+                let code = ErrorCode::from_raw(reply.code);
+                if matches!(code, ErrorCode::NoQuorum | ErrorCode::TryAgain) {
+                    self.refused_for_now(now, seq, reply.message);
+                } else {
+                    self.finish(now, seq, checked(code, reply.message.clone(), Reply::Command(reply)), out);
+                }
+            }
+            Message::PgAdminReply(reply) if ours => {
+                let code = ErrorCode::from_raw(reply.code);
+                if code == ErrorCode::TryAgain {
+                    self.refused_for_now(now, seq, reply.message);
+                } else {
+                    self.finish(now, seq, checked(code, reply.message.clone(), Reply::Admin(reply)), out);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn on_op_reply(
+        &mut self,
+        now: Instant,
+        seq: u64,
+        reply: OsdOpReply,
+        data: Data,
+        epoch: u64,
+        stale: bool,
+        out: &mut Outbox<ClientEffect>,
+    ) {
+        let Some(call) = self.calls.get(&seq).filter(|c| matches!(c.ask, Ask::Object { .. } | Ask::Pg { .. }))
+        else {
+            return;
+        };
+        let code = ErrorCode::from_raw(reply.code);
+        if code == ErrorCode::TryAgain {
+            // One that a former primary sent says nothing about the present one.
+            if !stale {
+                self.refused_for_now(now, seq, reply.message);
+            }
+            return;
+        }
+        if let Err(error) = verify(&reply, &data) {
+            let text = format!("the answer of request {seq} is damaged: {error}");
+            out.push(ClientEffect::Log { level: LogLevel::Error, text: text.clone() });
+            if call.attempts < CHECKSUM_ATTEMPTS {
+                self.back_off(now, seq);
+            } else {
+                self.finish(now, seq, Err(OpError::new(ErrorCode::Io, text)), out);
+            }
+            return;
+        }
+        // A failed request's answers so far are of use to nobody but multi-operation callers, who get them too.
+        let result = match (&call.owner, code) {
+            (Owner::Linger(_), code) if code != ErrorCode::Ok => Err(OpError::new(code, reply.message)),
+            _ => Ok(Reply::Operation { reply, data, epoch }),
+        };
+        self.finish(now, seq, result, out);
+    }
+
+    fn refused_for_now(&mut self, now: Instant, seq: u64, message: String) {
+        if let Some(call) = self.calls.get_mut(&seq) {
+            call.refusal = message;
+            self.back_off(now, seq);
+        }
+    }
+
+    fn on_refused(
+        &mut self,
+        now: Instant,
+        seq: Option<u64>,
+        refused: Refused,
+        out: &mut Outbox<ClientEffect>,
+    ) {
+        let code = match ErrorCode::from_raw(refused.code) {
+            ErrorCode::Ok => ErrorCode::NotSupported,
+            code => code,
+        };
+        match seq.filter(|seq| self.calls.contains_key(seq)) {
+            Some(seq) => self.finish(now, seq, Err(OpError::new(code, refused.message)), out),
+            None => {
+                let text = format!("a message of kind {} was refused: {}", refused.kind, refused.message);
+                out.push(ClientEffect::Log { level: LogLevel::Warning, text });
+            }
+        }
+    }
+}
+
+fn checked(code: ErrorCode, message: String, reply: Reply) -> Result<Reply, OpError> {
+    if code == ErrorCode::Ok { Ok(reply) } else { Err(OpError::new(code, message)) }
+}
+
+/// Checks every piece of read data against the checksums that came with it.
+fn verify(reply: &OsdOpReply, data: &Data) -> Result<(), String> {
+    let mut cut = data.cutter();
+    for result in &reply.results {
+        let length = usize::try_from(result.length).map_err(|_| "it says it is too long".to_string())?;
+        let piece = cut.next(result.offset, length).ok_or("it is too short")?;
+        piece.verify(result.offset).map_err(|mismatch| mismatch.to_string())?;
+    }
+    if cut.is_done() { Ok(()) } else { Err("it is too long".into()) }
+}
