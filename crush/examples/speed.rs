@@ -17,9 +17,7 @@ fn main() {
 }
 
 fn measure(what: &str, text: &str, osd_weights: &[u32]) {
-    let map = CrushMap::parse(text)
-        .and_then(|map| Ok(map.compile().map_err(|error| error.to_string())))
-        .expect(what);
+    let map = CrushMap::parse(text).map(|map| map.compile().map_err(|error| error.to_string())).expect(what);
     let map = map.expect(what);
     let (mut scratch, mut out, mut sum) = (Scratch::new(), Vec::new(), 0_u64);
     let inputs = 200_000;

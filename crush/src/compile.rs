@@ -148,7 +148,7 @@ impl Compiled {
             }
         }
         // Copies of the last item cannot beat it, and make no difference to who wins.
-        while (self.draw_ids.len() as u32 - flat.draw_start) as usize % LANES != 0 {
+        while !((self.draw_ids.len() as u32 - flat.draw_start) as usize).is_multiple_of(LANES) {
             self.draw_ids.push(self.draw_ids[self.draw_ids.len() - 1]);
             self.draw_low.push(self.draw_low[self.draw_low.len() - 1]);
         }

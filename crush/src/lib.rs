@@ -6,7 +6,7 @@
 //!                       edits (monitors)
 //! ```
 //!
-//! [`CrushMap`] is the model people and monitors edit; [`Compiled`] is the immutable form that maps. For straw2,
+//! [`CrushMap`] is the model people and monitors edit ([`edit`]); [`Compiled`] is the immutable form that maps. For straw2,
 //! uniform and list buckets the answers are those of Ceph's `crushtool`, input for input.
 //!
 //! **Architecture Invariant:** pure. No I/O, no clock, no randomness, and the answers are part of the on-disk

@@ -1,12 +1,12 @@
 //! The straw2 draw: every item of a bucket draws a straw whose length is the logarithm of a hash divided by the
 //! item's weight; the longest wins, the first of equals.
 //!
-//! Same answers as drawing one by one, with less work: hashes of the whole bucket come in one vectorised pass, and
+//! Same answers as drawing one by one, with less work: hashes of the whole bucket come in one vectorised loop, and
 //! among items of equal weight the highest hash wins, so that one logarithm and one division per distinct weight
 //! are enough (none, where all weights are equal). Exactness where different hashes draw equal straws is by
 //! [`ties_below`] and [`settle`].
 
-use crate::hash::{LANES, hash3_lanes};
+use crate::hash::hash3;
 use crate::ln::{DISTINCT_WEIGHT_MAX, cost, ties_below};
 
 /// Most items a bucket may have: a key has 16 bits for the position.
@@ -52,7 +52,7 @@ impl Draws<'_> {
             [only] => {
                 let best = self.draw(x, r, keys);
                 let u = hash_of(best);
-                if only.weight <= DISTINCT_WEIGHT_MAX && !ties_below(u) {
+                if is_alone(keys, u, only.weight) {
                     return position_of(best) as usize;
                 }
                 settle(keys, best, only.weight).1 as usize
@@ -64,7 +64,7 @@ impl Draws<'_> {
                     let keys = &keys[group.start as usize..group.end as usize];
                     let best = keys.iter().copied().max().unwrap_or(0);
                     let u = hash_of(best);
-                    let drawn = if group.weight <= DISTINCT_WEIGHT_MAX && !ties_below(u) {
+                    let drawn = if is_alone(keys, u, group.weight) {
                         (cost(u, group.weight), position_of(best))
                     } else {
                         settle(keys, best, group.weight)
@@ -79,21 +79,27 @@ impl Draws<'_> {
     /// Fills `keys` and returns the highest.
     #[inline(always)]
     fn draw(&self, x: u32, r: u32, keys: &mut [Key]) -> Key {
-        let mut best = [0; LANES];
-        let (ids, _) = self.ids.as_chunks::<LANES>();
-        let (low, _) = self.low.as_chunks::<LANES>();
-        let (keys, _) = keys.as_chunks_mut::<LANES>();
-        for ((ids, low), keys) in ids.iter().zip(low).zip(keys) {
-            let hashes = hash3_lanes(x, ids, r);
-            for i in 0..LANES {
-                keys[i] = hashes[i] << 16 | low[i];
-            }
-            for i in 0..LANES {
-                best[i] = best[i].max(keys[i]);
-            }
-        }
-        best.into_iter().fold(0, Key::max)
+        draw_keys(x, r, self.ids, self.low, keys)
     }
+}
+
+/// A plain loop over whole lanes, and a function of its own: compilers vectorise this, and not what is unrolled by
+/// hand.
+#[inline(never)]
+fn draw_keys(x: u32, r: u32, ids: &[u32], low: &[u32], keys: &mut [Key]) -> Key {
+    let mut best = 0;
+    for ((&id, &low), key) in ids.iter().zip(low).zip(keys) {
+        *key = hash3(x, id, r) << 16 | low;
+        best = best.max(*key);
+    }
+    best
+}
+
+/// Whether the highest hash `u` among the keys draws better than every other hash there.
+#[inline(always)]
+fn is_alone(keys: &[Key], u: u16, weight: u32) -> bool {
+    let below = u32::from(u).wrapping_sub(1);
+    weight <= DISTINCT_WEIGHT_MAX && (!ties_below(u) || keys.iter().all(|&key| key >> 16 != below))
 }
 
 /// The lowest cost and first position among the keys whose hashes draw as well as, or better than, the highest.

@@ -5,7 +5,4 @@ mod print;
 mod tokens;
 mod weight;
 
-#[cfg(test)]
-mod tests;
-
 pub use parse::{ParseError, ParseProblem};

@@ -50,7 +50,7 @@ impl Context<'_> {
         for at in (0..weights.len()).rev() {
             let id = self.map.items[bucket.start as usize + at];
             let share = u64::from(hash4(self.x, id as u32, r, bucket.id as u32) & 0xffff);
-            if share * u64::from(sums[at]) >> 16 < u64::from(weights[at]) {
+            if (share * u64::from(sums[at])) >> 16 < u64::from(weights[at]) {
                 return at;
             }
         }

@@ -115,7 +115,7 @@ impl Descent {
             }
             // A stride that divides a uniform bucket's size would visit the same places over and over.
             let stride = match bucket.alg {
-                Alg::Uniform if bucket.len % self.wanted == 0 => self.wanted + 1,
+                Alg::Uniform if bucket.len.is_multiple_of(self.wanted) => self.wanted + 1,
                 _ => self.wanted,
             };
             let r = self.base.wrapping_add(stride.wrapping_mul(self.round));
