@@ -66,23 +66,45 @@ fn a_payload_of_the_largest_size() {
 }
 
 #[test]
-fn the_ordinary_mtu_works_too() {
+fn ipv6_works_too() {
     run(async {
         let cluster = Cluster::new("f");
-        let client = cluster.bind("client.x");
-        let server = Messenger::bind(MessengerConfig {
-            listen: Some("[::1]:0".parse().unwrap()),
-            ..cluster.config("osd.0")
-        });
+        let listen = Some("[::1]:0".parse().unwrap());
         // Machines without IPv6 have nothing to test here.
-        let Ok(server) = server else { return };
-        let credentials = cluster.credentials("client.six", Default::default());
-        let mut config = MessengerConfig::new(credentials, None);
+        let Ok(server) = Messenger::bind(MessengerConfig { listen, ..cluster.config("osd.0") }) else {
+            return;
+        };
+        let mut config = cluster.config("client.x");
         config.credentials.monitors = vec![mon("a", &server)];
-        let six = Messenger::bind(config).unwrap();
-        six.send(osd(0, &server), packet(1, 1, vec![1; 100_000].into()));
+        let client = Messenger::bind(config).unwrap();
+        client.send(osd(0, &server), packet(1, 1, vec![1; 100_000].into()));
         assert_eq!(received(&server).await.1.data.bytes.len(), 100_000);
-        drop(client);
+    });
+}
+
+#[test]
+fn packets_grow_where_the_path_is_not_known() {
+    run(async {
+        // This machine's address towards elsewhere; connecting a UDP socket sends nothing.
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let Ok(address) = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()) else { return };
+        let cluster = Cluster::new("f");
+        let listen = Some((address.ip(), 0).into());
+        let server = Messenger::bind(MessengerConfig { listen, ..cluster.config("osd.0") }).unwrap();
+        let client = cluster.bind("client.x");
+        let mtu = || {
+            let sessions = client.inner.sessions.borrow();
+            let connection = sessions.values().next().unwrap().connection();
+            connection.map_or(0, |c| c.stats().path.current_mtu)
+        };
+        let mut seq = 0;
+        // Discovery probes as long as there is traffic.
+        while seq == 0 || (mtu() < 6000 && seq < 2000) {
+            client.send(osd(0, &server), packet(1, seq, vec![1; 20_000].into()));
+            assert_eq!(received(&server).await.1.request.seq, seq);
+            seq += 1;
+        }
+        assert!(mtu() >= 6000, "{}", mtu());
     });
 }
 
