@@ -28,7 +28,7 @@ impl<K: Kv> ObjectStore for Store<K> {
         if self.failed {
             return;
         }
-        if self.overlay.top().record_bytes() > self.config.record_bytes_max {
+        if self.overlay.top().record_bytes() > self.record_bytes_max() {
             self.overlay.push_layer();
         }
         let result = self.apply(&transaction);

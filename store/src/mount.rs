@@ -226,10 +226,18 @@ fn scan_space<K: Kv>(kv: &K, superblock: &Superblock) -> Result<Space, OpenError
     if let Some(what) = bad {
         return Err(OpenError::IndexCorrupt(what));
     }
+    Ok(Space { free: free_ranges(&used, first, superblock.data_blocks), patched })
+}
+
+/// The zero bits of a map of `count` blocks from `first` on.
+fn free_ranges(used: &[u64], first: u64, count: u64) -> RangeSet {
     let mut free = RangeSet::new();
     let mut start = None;
-    for at in 0..=superblock.data_blocks {
-        let taken = at == superblock.data_blocks || used[(at / 64) as usize] >> (at % 64) & 1 == 1;
+    let mut at = 0;
+    while at <= count {
+        let word = used.get((at / 64) as usize).copied().unwrap_or(u64::MAX);
+        let uniform = at % 64 == 0 && at + 64 <= count && (word == 0 || word == u64::MAX);
+        let taken = at == count || word >> (at % 64) & 1 == 1;
         match (taken, start) {
             (false, None) => start = Some(at),
             (true, Some(from)) => {
@@ -238,8 +246,9 @@ fn scan_space<K: Kv>(kv: &K, superblock: &Superblock) -> Result<Space, OpenError
             }
             _ => {}
         }
+        at += if uniform { 64 } else { 1 };
     }
-    Ok(Space { free, patched })
+    free
 }
 
 /// Finds the names of the objects that have patched blocks.
@@ -260,4 +269,32 @@ fn patched_blocks<K: Kv>(
         true
     })?;
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nacre_types::Rng;
+
+    #[test]
+    fn free_ranges_are_the_zero_bits() {
+        let mut rng = Rng::new(1);
+        for _ in 0..300 {
+            let count = 1 + rng.below(400);
+            let mut used = vec![0_u64; count.div_ceil(64) as usize];
+            for word in &mut used {
+                *word = match rng.below(3) {
+                    0 => 0,
+                    1 => u64::MAX,
+                    _ => rng.next_u64() & rng.next_u64(),
+                };
+            }
+            let free = free_ranges(&used, 1000, count);
+            for at in 0..count {
+                let zero = used[(at / 64) as usize] >> (at % 64) & 1 == 0;
+                assert_eq!(free.contains(1000 + at, 1001 + at), zero);
+            }
+            assert!(!free.intersects(1000 + count, u64::MAX));
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::checkpoint::CheckpointState;
 use crate::deferred::Deferred;
 use crate::index::cache::Cache;
 use crate::index::keys;
-use crate::index::overlay::Overlay;
+use crate::index::overlay::{Layer, Overlay};
 use crate::index::state::{self, Checkpointed};
 use crate::io::Io;
 use crate::journal::ring::Ring;
@@ -145,6 +145,18 @@ impl<K: Kv> Store<K> {
 
     pub fn kv_mut(&mut self) -> &mut K {
         &mut self.kv
+    }
+
+    /// Bytes of submitted transactions that wait for the journal. Grows while the journal is full or write-back is
+    /// behind: whoever submits should then take less from its clients.
+    pub fn backlog_bytes(&self) -> u64 {
+        let started = usize::from(self.journal.in_flight.is_some());
+        self.overlay.layers.iter().skip(started).map(Layer::record_bytes).sum()
+    }
+
+    /// Where a gathering record is closed: several must fit into the journal.
+    pub(crate) fn record_bytes_max(&self) -> u64 {
+        self.config.record_bytes_max.min(self.journal.ring.bytes / 4)
     }
 
     /// Whether nothing is under way: no record, no write-back, no checkpoint, no read.

@@ -76,8 +76,10 @@ impl<K: Kv> Store<K> {
         bytes: Bytes,
         crcs: &[u32],
     ) -> Result<(), StoreError> {
-        let large = bytes.len() > DEFERRED_BYTES_MAX || change.payload_bytes >= PAYLOAD_BYTES_MAX;
-        if large && !change.tight {
+        let ring = self.journal.ring.bytes as usize;
+        let payload_max = if change.tight { ring / 2 } else { PAYLOAD_BYTES_MAX.min(ring / 8) };
+        let large = bytes.len() > DEFERRED_BYTES_MAX && !change.tight;
+        if large || change.payload_bytes + bytes.len() > payload_max {
             return self.write_direct(change, object, first, bytes, crcs);
         }
         change.payload_bytes += bytes.len();

@@ -254,7 +254,8 @@ impl SimDisk {
         if self.fail_flushes {
             return Err(DiskError::Io { offset: 0, reason: "injected flush failure".into() });
         }
-        self.durable.append(&mut self.cached);
+        // Not `append`, which walks all of both.
+        self.durable.extend(std::mem::take(&mut self.cached));
         self.volatile.clear();
         Ok(())
     }

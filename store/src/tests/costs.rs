@@ -2,11 +2,12 @@
 
 use super::host::{PG, object, options, random_data};
 use crate::testing::{SimDisk, SimKv};
-use crate::{ObjectStore, Store, StoreConfig, StoreEvent, format};
+use crate::{DiskDone, DiskRequest, Kv, KvError, KvOp, ObjectStore, Store, StoreConfig, StoreEvent, format};
 use bytes::Bytes;
 use nacre_types::checksum::BLOCK_U64;
 use nacre_types::{ObjectId, Rng};
 use nacre_wire::{Data, Transaction};
+use std::collections::BTreeMap;
 
 struct Bench {
     disk: SimDisk,
@@ -113,45 +114,98 @@ fn a_1m_write_puts_only_metadata_into_the_journal() {
     assert_eq!(after.flushes - before.flushes, 32);
 }
 
-/// CPU of the store alone, without device and RocksDB. Run with
+/// An index that keeps nothing: everything asked for is in the cache or not there.
+#[derive(Debug)]
+struct NoKv {
+    flush: Option<u64>,
+    states: BTreeMap<Vec<u8>, Bytes>,
+}
+
+impl Kv for NoKv {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+        Ok(self.states.get(key).cloned())
+    }
+
+    fn scan(&self, _: &[u8], _: &[u8], _: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), KvError> {
+        Ok(())
+    }
+
+    fn write(&mut self, ops: Vec<KvOp>) -> Result<(), KvError> {
+        if self.states.len() < 3 {
+            self.states.extend(ops.into_iter().filter_map(|op| match op {
+                KvOp::Put { key, value } => Some((key, value)),
+                _ => None,
+            }));
+        }
+        Ok(())
+    }
+
+    fn start_flush(&mut self, token: u64) {
+        self.flush = Some(token);
+    }
+
+    fn flush_sync(&mut self) -> Result<(), KvError> {
+        Ok(())
+    }
+}
+
+/// CPU of the store alone, with a device and an index that do nothing. Run with
 /// `cargo test -p nacre-store --release -- --ignored cpu --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn cpu_of_a_4k_overwrite() {
+    let mut disk = SimDisk::new((256 << 20) + (256 << 20), 1);
+    let mut kv = NoKv { flush: None, states: BTreeMap::new() };
+    format(&mut disk, &mut kv, options(256 << 20)).unwrap();
+    let mut store = Store::mount(&mut disk, kv, StoreConfig::default()).unwrap();
     let mut rng = Rng::new(3);
-    let mut bench = Bench::new(256 << 20);
     let ids: Vec<ObjectId> = (0..32).map(object).collect();
-    for (at, id) in ids.iter().enumerate() {
+    let run = |store: &mut Store<NoKv>| {
+        loop {
+            let mut busy = false;
+            while store.poll_event().is_some() {}
+            while let Some(request) = store.poll_disk() {
+                busy = true;
+                let (DiskRequest::Write { token, .. } | DiskRequest::Flush { token }) = request else {
+                    continue;
+                };
+                store.disk_done(DiskDone { token, result: Ok(Bytes::new()) });
+            }
+            if let Some(token) = store.kv_mut().flush.take() {
+                store.kv_flushed(token, Ok(()));
+            } else if !busy {
+                return;
+            }
+        }
+    };
+    for id in &ids {
         for part in 0..4 {
             let mut t = Transaction::new(PG);
             t.write(id, part << 20, random_data(&mut rng, 0, 1 << 20));
-            bench.store.submit(at as u64, t);
-            bench.run();
+            store.submit(0, t);
+            run(&mut store);
         }
     }
     let data = random_data(&mut rng, 0, BLOCK_U64);
-    for depth in [1_u64, 32] {
-        let (mut submit, mut rest, writes) = (0, 0, 100_000);
+    for depth in [1_u64, 32, 128] {
+        let writes = 200_000;
         let mut seq = 0;
+        let (mut submit, mut commit) = (0, 0);
         for _ in 0..writes / depth {
             let batch: Vec<Transaction> = (0..depth)
                 .map(|_| {
                     seq += 1;
                     let id = &ids[rng.below(32) as usize];
-                    overwrite(id, rng.below(1024), data.clone(), seq % 3000)
+                    overwrite(id, rng.below(1024), data.clone(), seq)
                 })
                 .collect();
             let start = std::time::Instant::now();
-            batch.into_iter().for_each(|t| bench.store.submit(seq, t));
+            batch.into_iter().for_each(|t| store.submit(seq, t));
             submit += start.elapsed().as_nanos() as u64;
             let start = std::time::Instant::now();
-            bench.run();
-            rest += start.elapsed().as_nanos() as u64;
+            run(&mut store);
+            commit += start.elapsed().as_nanos() as u64;
         }
-        println!(
-            "depth {depth}: submit {} ns, commit with the models {} ns a write",
-            submit / writes,
-            rest / writes
-        );
+        println!("depth {depth}: submit {} ns, commit {} ns a write", submit / writes, commit / writes);
     }
 }

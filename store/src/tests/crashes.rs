@@ -1,6 +1,9 @@
 //! Random transactions with a crash at every boundary: exactly a prefix survives, with everything committed.
 
-use super::host::{Host, capacity, tiny};
+use super::host::{Host, PG, capacity, object, random_data, tiny};
+use bytes::Bytes;
+use nacre_wire::Transaction;
+use nacre_wire::transaction::Pair;
 
 /// One life after another on the same store, each ended by a crash after a random number of device events.
 fn lives(seed: u64, lives: usize, bytes_max: u64) {
@@ -76,6 +79,67 @@ fn a_prefix_survives_any_crash_with_small_objects() {
     for seed in 1000..1150 {
         lives(seed, 12, 20 << 10);
     }
+}
+
+/// Every pair of operations of every kind, with a crash after every single device event.
+#[test]
+fn every_pair_of_operations_survives_a_crash_at_every_boundary() {
+    let mut cases = 0;
+    for pair in 0..KINDS * KINDS {
+        let mut crash_after = 0;
+        loop {
+            let mut host = Host::new(pair << 8 | crash_after, capacity(), tiny());
+            let mut setup = Transaction::new(PG);
+            let data = random_data(&mut host.rng, 0, 70_000);
+            setup.write(&object(0), 0, data);
+            setup.set_attr(&object(0), "a", Bytes::from_static(b"1"));
+            setup.omap_set(&object(0), vec![pair_of("k", "v"), pair_of("l", "w")]);
+            setup.meta_set("m", "v");
+            host.submit(setup);
+            host.settle();
+            for kind in [pair / KINDS, pair % KINDS] {
+                let transaction = operation(&mut host, kind);
+                host.submit(transaction);
+            }
+            let finished = !(0..crash_after).all(|_| host.step());
+            host.crash();
+            host.fsck();
+            cases += 1;
+            if finished {
+                break;
+            }
+            crash_after += 1;
+        }
+    }
+    println!("{cases} cases");
+}
+
+const KINDS: u64 = 14;
+
+fn pair_of(key: &'static str, value: &'static str) -> Pair {
+    Pair { key: Bytes::from_static(key.as_bytes()), value: Bytes::from_static(value.as_bytes()) }
+}
+
+fn operation(host: &mut Host, kind: u64) -> Transaction {
+    let (id, other) = (object(0), object(1));
+    let mut t = Transaction::new(PG);
+    match kind {
+        0 => t.write(&id, 4096, random_data(&mut host.rng, 4096, 4096)),
+        1 => t.write(&id, 0, random_data(&mut host.rng, 0, 60_000)),
+        2 => t.write(&id, 100, random_data(&mut host.rng, 100, 9000)),
+        3 => t.write(&id, 90_000, random_data(&mut host.rng, 90_000, 500)),
+        4 => t.zero(&id, 5000, 20_000),
+        5 => t.truncate(&id, 10_000),
+        6 => t.remove(&id),
+        7 => t.set_attr(&other, "b", Bytes::from_static(b"2")),
+        8 => t.omap_set(&other, vec![pair_of("x", "y")]),
+        9 => t.omap_clear(&id),
+        10 => t.clone_object(&id, &other),
+        11 => t.rename(&id, &other),
+        12 => t.meta_remove_range("a", "z"),
+        _ => t.write(&other, 0, random_data(&mut host.rng, 0, 40_960)),
+    }
+    t
 }
 
 /// Little free space: blocks are reused as soon as they may be.
