@@ -74,10 +74,15 @@ impl<K: Kv> Store<K> {
         self.issue_writes();
     }
 
-    /// Issues the round's writes that no read holds back.
+    /// Issues the round's writes that no read holds back, a few at a time: a commit's flush waits for every write
+    /// emitted before it.
     pub(crate) fn issue_writes(&mut self) {
         let busy = self.busy_blocks();
-        for (first, segments) in self.deferred.issue(&busy) {
+        // Gently while there is room for more; with all force before commits have to wait for it.
+        let hurry = self.deferred.total_bytes() > self.config.deferred_bytes_max / 2;
+        let share = if hurry { 1 } else { 4 };
+        let in_flight_max = (self.config.writeback_in_flight_max / share).max(1);
+        for (first, segments) in self.deferred.issue(&busy, in_flight_max) {
             self.stats.deferred_writes += 1;
             self.stats.deferred_bytes += segments.len() as u64 * BLOCK_U64;
             self.io.write(Purpose::WriteBack, first * BLOCK_U64, segments);
@@ -86,7 +91,7 @@ impl<K: Kv> Store<K> {
 
     pub(crate) fn write_back_done(&mut self) {
         if !self.deferred.written() {
-            return;
+            return self.issue_writes();
         }
         if matches!(self.checkpoint, CheckpointState::WritingBack { .. }) {
             self.flush_for_checkpoint();

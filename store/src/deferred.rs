@@ -60,23 +60,28 @@ impl Deferred {
         !self.waiting.is_empty()
     }
 
-    /// The writes that can go now: (first block, segments).
-    pub fn issue(&mut self, busy: &RangeSet) -> Vec<(u64, Vec<Bytes>)> {
+    /// The writes that can go now, as many as keep no more than `in_flight_max` under way: (first block, segments).
+    pub fn issue(&mut self, busy: &RangeSet, in_flight_max: usize) -> Vec<(u64, Vec<Bytes>)> {
         let mut writes: Vec<(u64, Vec<Bytes>)> = Vec::new();
         let mut held = BTreeMap::new();
-        for (block, bytes) in std::mem::take(&mut self.waiting) {
+        while let Some((block, bytes)) = self.waiting.pop_first() {
             if !busy.is_empty() && busy.intersects(block, block + 1) {
                 held.insert(block, bytes);
                 continue;
             }
+            let full = self.outstanding + writes.len() >= in_flight_max;
             match writes.last_mut() {
                 Some((first, run)) if *first + run.len() as u64 == block && run.len() < RUN_BLOCKS_MAX => {
                     run.push(bytes);
                 }
+                _ if full => {
+                    self.waiting.insert(block, bytes);
+                    break;
+                }
                 _ => writes.push((block, vec![bytes])),
             }
         }
-        self.waiting = held;
+        self.waiting.append(&mut held);
         self.outstanding += writes.len();
         writes
     }

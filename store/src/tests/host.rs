@@ -312,6 +312,7 @@ fn differ(a: &[u8], b: &[u8]) -> Option<usize> {
 /// Small enough that every limit is met within a few transactions.
 pub fn tiny() -> StoreConfig {
     StoreConfig {
+        writeback_in_flight_max: 6,
         writeback_bytes: 64 << 10,
         deferred_bytes_max: 256 << 10,
         record_bytes_max: 64 << 10,
