@@ -51,6 +51,11 @@ impl MissingSet {
         self.objects.iter()
     }
 
+    /// Those of one range of names: an object with its clones.
+    pub fn family(&self, names: std::ops::RangeInclusive<ObjectId>) -> impl Iterator<Item = &ObjectId> {
+        self.objects.range(names).map(|(object, _)| object)
+    }
+
     /// Oldest need first: the order to recover in, so that `last_complete` moves.
     pub fn by_need(&self) -> impl Iterator<Item = (EVersion, &ObjectId)> {
         self.by_need.iter().map(|(version, object)| (*version, object))

@@ -1,0 +1,402 @@
+//! Backfill: filling a target that the log cannot bring up to date, in key order, behind a mark.
+//!
+//! ```text
+//!    done, whole          window: compared          not looked at
+//!   |------------------|------------------------|----------------->  keys
+//!                     mark                      end
+//!   writes are shipped   shipped, unless the      only their log
+//!                        object is still to go    entries go
+//! ```
+//!
+//! The primary asks what the target has in a window, pushes what differs, has removed what should not be, and moves the
+//! mark, durably at the target; an interruption starts over from there. Windows end between object families, so that a
+//! head and its clones are never parted.
+
+mod member;
+
+use crate::log::BackfillMark;
+use crate::pg::{Pg, PgContext};
+use crate::recovery::{PushPurpose, family, stored_version};
+use bytes::Bytes;
+use nacre_store::StoreError;
+use nacre_types::{EVersion, Instant, ObjectId, OsdId};
+use nacre_wire::ObjectName;
+use nacre_wire::messages::{BackfillDigest, BackfillProgress, BackfillScan, LogLevel, ObjectVersion};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Objects per window: bounds messages, and what one interruption repeats.
+const WINDOW_OBJECTS: usize = 128;
+/// Objects of one target on their way at once.
+const TARGET_OBJECTS_MAX: usize = 8;
+
+/// One target's backfill, at the primary.
+#[derive(Debug)]
+pub(crate) struct Backfill {
+    /// Keys up to it are whole at the target (or a message saying so is on its way).
+    mark: Bytes,
+    stage: Stage,
+    /// Objects behind the mark so far in this interval, for progress.
+    passed: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Idle,
+    Scanning { asked: Instant },
+    Filling(Window),
+    /// The mark is on its way; what it removes must not be made again before.
+    Moving { asked: Instant, last: bool, remove: BTreeMap<ObjectId, EVersion> },
+    Done,
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    end: Bytes,
+    /// Nothing lies behind it.
+    last: bool,
+    /// To be pushed.
+    pending: BTreeSet<ObjectId>,
+    /// On their way, by transfer.
+    in_flight: BTreeMap<ObjectId, u64>,
+    /// The target has them and should not.
+    remove: BTreeMap<ObjectId, EVersion>,
+    objects: u64,
+}
+
+impl Backfill {
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Done)
+    }
+
+    /// Objects it has in the OSD's throttle.
+    pub(crate) fn counted(&self) -> usize {
+        match &self.stage {
+            Stage::Filling(window) => window.in_flight.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// The key just after all of an object's family, inclusively: its head's.
+fn family_end(object: &ObjectId) -> Bytes {
+    object.head().key().into()
+}
+
+/// The smallest key greater than `key`.
+fn after(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
+impl Pg {
+    /// The PG's keys, first and end.
+    fn key_range(&self, ctx: &PgContext<'_>) -> (Vec<u8>, Vec<u8>) {
+        let pg_num = ctx.map.pool(self.id.pool).map_or(1, |pool| pool.pg_num);
+        ObjectId::pg_key_range(self.id, pg_num)
+    }
+
+    /// Up to about `max` objects after `mark` and up to `end` (the PG's end if empty) with whole families, and the key
+    /// the list reaches to; empty if that is the end.
+    pub(crate) fn list_families(
+        &self,
+        ctx: &PgContext<'_>,
+        mark: &[u8],
+        end: &[u8],
+        max: usize,
+    ) -> Result<(Vec<ObjectId>, Bytes), StoreError> {
+        let (first, pg_end) = self.key_range(ctx);
+        let limit = if end.is_empty() { pg_end } else { after(end) };
+        let mut objects = match mark.is_empty() {
+            true => ctx.store.list(&first, true, &limit, max)?,
+            false => ctx.store.list(mark, false, &limit, max)?,
+        };
+        if objects.len() < max {
+            return Ok((objects, Bytes::copy_from_slice(end)));
+        }
+        let Some(last) = objects.last() else { return Ok((objects, Bytes::copy_from_slice(end))) };
+        let reach = family_end(last);
+        let mut rest = ctx.store.list(&last.key(), false, &after(&reach), usize::MAX)?;
+        objects.append(&mut rest);
+        Ok((objects, reach))
+    }
+
+    /// Begins what the interval's targets need.
+    pub(crate) fn backfill_start(&mut self) {
+        for osd in self.backfill_targets.clone() {
+            let Some(peer) = self.peers.get_mut(&osd) else { continue };
+            if peer.common.is_none() {
+                peer.info.last_backfill = BackfillMark::START;
+            }
+            let (mark, stage) = match &peer.info.last_backfill {
+                BackfillMark::Complete => (Bytes::new(), Stage::Done),
+                BackfillMark::At(mark) => (mark.clone(), Stage::Idle),
+            };
+            self.recovery.backfills.insert(osd, Backfill { mark, stage, passed: 0 });
+        }
+    }
+
+    pub(crate) fn backfill_advance(&mut self, ctx: &mut PgContext<'_>) {
+        for osd in self.recovery.backfills.keys().copied().collect::<Vec<_>>() {
+            if self.backfill_is_granted(osd) {
+                self.advance_target(ctx, osd);
+            }
+        }
+    }
+
+    fn advance_target(&mut self, ctx: &mut PgContext<'_>, osd: OsdId) {
+        let Some(backfill) = self.recovery.backfills.get_mut(&osd) else { return };
+        match &mut backfill.stage {
+            Stage::Idle => {
+                backfill.stage = Stage::Scanning { asked: ctx.now };
+                self.send_scan(ctx, osd);
+            }
+            Stage::Filling(_) => self.fill(ctx, osd),
+            Stage::Scanning { .. } | Stage::Moving { .. } | Stage::Done => {}
+        }
+    }
+
+    fn send_scan(&self, ctx: &mut PgContext<'_>, osd: OsdId) {
+        let Some(backfill) = self.recovery.backfills.get(&osd) else { return };
+        let (interval, after) = (self.interval().0, backfill.mark.clone());
+        self.send(ctx, osd, BackfillScan { interval, after, entries_max: WINDOW_OBJECTS as u32 });
+    }
+
+    pub(crate) fn on_backfill_digest(&mut self, ctx: &mut PgContext<'_>, from: OsdId, digest: &BackfillDigest) {
+        let Some(backfill) = self.recovery.backfills.get(&from) else { return };
+        if !matches!(backfill.stage, Stage::Scanning { .. }) || digest.after != backfill.mark {
+            return;
+        }
+        let mut theirs = BTreeMap::new();
+        for record in &digest.objects {
+            let Some(Ok(object)) = record.object.as_ref().map(ObjectName::decode) else {
+                return ctx.log(LogLevel::Warning, format!("{from} lists an illegal object; ignored"));
+            };
+            theirs.insert(object, crate::log::decode_version(record.version));
+        }
+        match self.compare(ctx, &digest.after, &digest.end, theirs) {
+            Ok(window) => {
+                if let Some(backfill) = self.recovery.backfills.get_mut(&from) {
+                    backfill.stage = Stage::Filling(window);
+                }
+                self.fill(ctx, from);
+            }
+            Err(error) => self.recovery_store_failed(ctx, &error),
+        }
+    }
+
+    fn compare(
+        &self,
+        ctx: &PgContext<'_>,
+        mark: &[u8],
+        end: &[u8],
+        mut theirs: BTreeMap<ObjectId, EVersion>,
+    ) -> Result<Window, StoreError> {
+        let (ours, end) = self.list_families(ctx, mark, end, WINDOW_OBJECTS)?;
+        let mut window = Window { last: end.is_empty(), objects: ours.len() as u64, ..Window::default() };
+        if !window.last {
+            theirs.retain(|object, _| object.key().as_slice() <= end.as_ref());
+        }
+        window.end = end;
+        for object in ours {
+            let version = stored_version(ctx.store, &object)?;
+            if theirs.remove(&object) != Some(version) || self.missing.contains(&object) {
+                window.pending.insert(object);
+            }
+        }
+        window.remove = theirs;
+        Ok(window)
+    }
+
+    fn fill(&mut self, ctx: &mut PgContext<'_>, osd: OsdId) {
+        loop {
+            let Some(Backfill { stage: Stage::Filling(window), .. }) = self.recovery.backfills.get(&osd) else {
+                return;
+            };
+            let idle = |object: &&ObjectId| {
+                !self.recovery.active.contains_key(*object)
+                    && !self.missing.contains(*object)
+            };
+            if window.in_flight.len() >= TARGET_OBJECTS_MAX || !self.backfill_is_granted(osd) {
+                return;
+            }
+            let Some(object) = window.pending.iter().find(idle).cloned() else { break };
+            if !ctx.shared.may_start_object(self.id) {
+                return;
+            }
+            let head = self.log.head();
+            let started = self.start_transfer(ctx, osd, &object, EVersion::ZERO, head, PushPurpose::Backfill);
+            let Some(transfer) = started else { return };
+            ctx.shared.object_started();
+            if let Some(Backfill { stage: Stage::Filling(window), .. }) = self.recovery.backfills.get_mut(&osd) {
+                window.pending.remove(&object);
+                window.in_flight.insert(object, transfer);
+            }
+            self.pump_transfer(ctx, transfer);
+        }
+        self.move_mark(ctx, osd);
+    }
+
+    /// All of the window is there: the mark goes to its end.
+    fn move_mark(&mut self, ctx: &mut PgContext<'_>, osd: OsdId) {
+        // What is missing here itself cannot have been looked at: the mark must not pass it.
+        let stays = |object: &ObjectId, window: &Window, mark: &[u8]| {
+            let key = object.key();
+            key.as_slice() > mark && (window.last || key.as_slice() <= window.end.as_ref())
+        };
+        let Some(backfill) = self.recovery.backfills.get_mut(&osd) else { return };
+        let Stage::Filling(window) = &mut backfill.stage else { return };
+        if !window.pending.is_empty()
+            || !window.in_flight.is_empty()
+            || self.missing.iter().any(|(object, _)| stays(object, window, &backfill.mark))
+        {
+            return;
+        }
+        let remove = std::mem::take(&mut window.remove);
+        let last = window.last;
+        backfill.passed += window.objects;
+        if !last {
+            backfill.mark = window.end.clone();
+        }
+        backfill.stage = Stage::Moving { asked: ctx.now, last, remove };
+        self.send_mark(ctx, osd);
+    }
+
+    fn send_mark(&self, ctx: &mut PgContext<'_>, osd: OsdId) {
+        let Some(backfill) = self.recovery.backfills.get(&osd) else { return };
+        let Stage::Moving { last, remove, .. } = &backfill.stage else { return };
+        let record = |(object, version): (&ObjectId, &EVersion)| ObjectVersion {
+            object: Some(ObjectName::from(object)),
+            version: crate::log::encode_version(*version),
+        };
+        let message = BackfillProgress {
+            interval: self.interval().0,
+            last_backfill: backfill.mark.clone(),
+            done: *last,
+            ack: false,
+            remove: remove.iter().map(record).collect(),
+            objects: self.info.objects,
+            bytes: self.info.bytes,
+        };
+        self.send(ctx, osd, message);
+    }
+
+    pub(crate) fn on_backfill_ack(&mut self, ctx: &mut PgContext<'_>, from: OsdId, ack: &BackfillProgress) {
+        let Some(backfill) = self.recovery.backfills.get_mut(&from) else { return };
+        let Stage::Moving { last, .. } = backfill.stage else { return };
+        if ack.last_backfill != backfill.mark || ack.done != last {
+            return;
+        }
+        backfill.stage = if last { Stage::Done } else { Stage::Idle };
+        let mark = if last { BackfillMark::Complete } else { BackfillMark::At(backfill.mark.clone()) };
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.info.last_backfill = mark;
+        }
+        if last {
+            ctx.log(LogLevel::Info, format!("PG {}: backfill of {from} is complete", self.id));
+        }
+        self.recovery_changed(ctx);
+    }
+
+    /// A push of backfill is durable at its target.
+    pub(crate) fn backfill_pushed(&mut self, ctx: &mut PgContext<'_>, osd: OsdId, object: &ObjectId) {
+        self.backfill_push_ended(ctx, osd, object, false);
+        self.object_recovered(ctx, object);
+    }
+
+    pub(crate) fn backfill_push_failed(&mut self, ctx: &mut PgContext<'_>, osd: OsdId, object: &ObjectId) {
+        self.backfill_push_ended(ctx, osd, object, true);
+        self.kick(ctx);
+    }
+
+    fn backfill_push_ended(&mut self, ctx: &mut PgContext<'_>, osd: OsdId, object: &ObjectId, again: bool) {
+        let Some(Backfill { stage: Stage::Filling(window), .. }) = self.recovery.backfills.get_mut(&osd) else {
+            return;
+        };
+        if window.in_flight.remove(object).is_none() {
+            return;
+        }
+        if again {
+            window.pending.insert(object.clone());
+        }
+        let starved = ctx.shared.object_finished(ctx.now);
+        ctx.requests.kick.extend(starved);
+    }
+
+    /// Sends again what was not answered, starts over what stands still.
+    pub(crate) fn backfill_tick(&mut self, ctx: &mut PgContext<'_>) {
+        for osd in self.recovery.backfills.keys().copied().collect::<Vec<_>>() {
+            let interval = ctx.config.tunables.resend_interval * 3;
+            let Some(backfill) = self.recovery.backfills.get_mut(&osd) else { continue };
+            match &mut backfill.stage {
+                Stage::Scanning { asked } if ctx.now.since(*asked) >= interval => {
+                    *asked = ctx.now;
+                    self.send_scan(ctx, osd);
+                }
+                Stage::Moving { asked, .. } if ctx.now.since(*asked) >= interval => {
+                    *asked = ctx.now;
+                    self.send_mark(ctx, osd);
+                }
+                Stage::Filling(window) => {
+                    let in_flight = window.in_flight.clone();
+                    for (object, transfer) in in_flight {
+                        if self.drop_if_stalled(ctx, transfer) {
+                            self.backfill_push_ended(ctx, osd, &object, true);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether writes to an object have to wait until backfill is past it.
+    pub(crate) fn backfill_holds(&self, object: &ObjectId) -> bool {
+        self.recovery.backfills.values().any(|backfill| match &backfill.stage {
+            Stage::Filling(window) => window.in_flight.range(family(object)).next().is_some(),
+            Stage::Moving { remove, .. } => remove.range(family(object)).next().is_some(),
+            _ => false,
+        })
+    }
+
+    /// See [`Pg::ships_to`].
+    pub(crate) fn backfill_ships(&self, peer: OsdId, object: &ObjectId) -> bool {
+        let Some(backfill) = self.recovery.backfills.get(&peer) else { return true };
+        let key = family_end(object);
+        let below = !backfill.mark.is_empty() && key <= backfill.mark;
+        match &backfill.stage {
+            Stage::Done | Stage::Moving { last: true, .. } => true,
+            Stage::Filling(window) if !below => {
+                let inside = window.last || key <= window.end;
+                // A head that was not looked at yet has nothing at the target to apply a change to.
+                inside
+                    && window.pending.range(family(object)).next().is_none()
+                    && window.remove.range(family(object)).next().is_none()
+            }
+            _ => below,
+        }
+    }
+
+    pub(crate) fn backfill_on_write(&mut self, object: &ObjectId) {
+        for backfill in self.recovery.backfills.values_mut() {
+            let Stage::Filling(window) = &mut backfill.stage else { continue };
+            // The target holds something old under that name: it is to be replaced by what is there now.
+            let stale: Vec<ObjectId> = window.remove.range(family(object)).map(|(o, _)| o.clone()).collect();
+            for object in stale {
+                window.remove.remove(&object);
+                window.pending.insert(object);
+            }
+            // A family of which anything is still to go got no change: all of it goes (again).
+            if window.pending.range(family(object)).next().is_some() {
+                window.pending.insert(object.head());
+            }
+        }
+    }
+
+    /// Objects still to be looked at, as far as can be told.
+    pub(crate) fn backfill_objects_left(&self) -> u64 {
+        let left = |backfill: &Backfill| match backfill.stage {
+            Stage::Done => 0,
+            _ => self.info.objects.saturating_sub(backfill.passed).max(1),
+        };
+        self.recovery.backfills.values().map(left).sum()
+    }
+}

@@ -1,0 +1,114 @@
+//! Log recovery: bringing what members miss, object by object.
+//!
+//! ```text
+//!   missing at the primary        missing at members
+//!        | Pull to a source            ^ Push
+//!        v                             |
+//!   Push from the source  ------>  primary has it
+//! ```
+//!
+//! The primary drives it. What a client waits for goes first and past all slots ([`engine`]); the rest goes in log
+//! order, under slots here and at the members, and under a throttle that all PGs share ([`slots`]). An object goes out
+//! in pieces ([`source`]) and comes in whole or not at all ([`sink`]).
+//!
+//! A source whose disk returns bad bytes is one that misses the object: another one is asked, and the bad copy is
+//! written anew.
+
+mod engine;
+mod gate;
+mod hooks;
+mod sink;
+mod slots;
+mod source;
+
+pub(crate) use sink::{family, remove_object};
+pub use sink::{TEMP_POOL, leftovers};
+pub use slots::OsdShared;
+pub use source::PushPurpose;
+pub(crate) use source::stored_version;
+
+use crate::backfill::Backfill;
+use crate::scrub::Scrub;
+use nacre_types::{EVersion, Instant, ObjectId, OsdId};
+use sink::Sink;
+use source::Transfer;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long a transfer may stand still before it is started over.
+pub(crate) const STALL: Duration = Duration::from_secs(10);
+
+/// Recovery's, backfill's and scrub's part of a PG.
+#[derive(Debug, Default)]
+pub(crate) struct Recovery {
+    /// Primary: objects being recovered.
+    pub(crate) active: BTreeMap<ObjectId, Active>,
+    /// Objects on their way out, here or (asked by a Pull) at a member.
+    transfers: BTreeMap<u64, Transfer>,
+    /// Objects on their way in.
+    sinks: BTreeMap<ObjectId, Sink>,
+    /// Store requests under way, by the number in their token.
+    waiting: BTreeMap<u64, Waiting>,
+    /// Primary: sources that did not have an object after all.
+    tried: BTreeMap<ObjectId, Tried>,
+    /// Primary: missing objects for which no source is left.
+    pub(crate) unfound: BTreeSet<ObjectId>,
+    gate: gate::Gate,
+    pub(crate) backfills: BTreeMap<OsdId, Backfill>,
+    pub(crate) scrub: Scrub,
+    last_number: u64,
+    next_tick: Instant,
+    recovered_objects: u64,
+    recovered_bytes: u64,
+    was_done: bool,
+}
+
+/// One object the primary brings where it is missed.
+#[derive(Debug)]
+pub(crate) struct Active {
+    stage: Stage,
+    /// Takes a place in the OSD's throttle.
+    counted: bool,
+    progress: Instant,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// It comes here from a source.
+    Pull { from: OsdId, transfer: u64, need: EVersion },
+    /// It goes to whoever misses it.
+    Push { transfers: BTreeMap<OsdId, u64> },
+}
+
+#[derive(Debug, Default)]
+struct Tried {
+    sources: BTreeSet<OsdId>,
+    /// One of them held it, damaged.
+    damaged: bool,
+}
+
+/// What a commit or read was for.
+#[derive(Debug)]
+pub(crate) enum Waiting {
+    Piece { to: OsdId, object: ObjectId, version: EVersion, sequence: u64, last: bool },
+    Read { transfer: u64 },
+    /// A backfill mark was moved here; its mover is told.
+    Mark { to: OsdId, last_backfill: bytes::Bytes, done: bool },
+}
+
+impl Recovery {
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    pub(crate) fn next_scrub_token(&mut self) -> u64 {
+        self.next_number()
+    }
+
+    pub(crate) fn number(&mut self, waiting: Waiting) -> u64 {
+        let number = self.next_number();
+        self.waiting.insert(number, waiting);
+        number
+    }
+}

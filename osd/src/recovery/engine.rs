@@ -1,0 +1,546 @@
+//! The life of one object's recovery at the primary, and the sending side at whoever is asked.
+
+use super::source::{Next, PushPurpose, Transfer, sequence, split_sequence, stored_version};
+use super::{Active, STALL, Stage, Waiting, family, remove_object};
+use crate::log::{Entry, Missing, decode_version, encode_version, persist};
+use crate::pg::{Pg, PgContext};
+use crate::token::PgPurpose;
+use nacre_store::StoreError;
+use nacre_types::{EVersion, ObjectId, OsdId};
+use nacre_wire::messages::{LogKind, LogLevel, Pull, Push, PushReply};
+use nacre_wire::{Data, ErrorCode, ObjectName, Transaction};
+use std::collections::BTreeMap;
+
+impl Pg {
+    /// The store cannot answer: the OSD must stop.
+    pub(crate) fn recovery_store_failed(&self, ctx: &mut PgContext<'_>, error: &StoreError) {
+        ctx.requests.fatal.get_or_insert_with(|| format!("PG {}: {error}", self.id));
+    }
+
+    /// Peers that take this PG's writes and miss the object.
+    fn lacking(&self, object: &ObjectId) -> Vec<OsdId> {
+        let misses = |osd: &OsdId| self.peers.get(osd).is_some_and(|peer| peer.missing.contains(object));
+        self.replicas().into_iter().filter(misses).collect()
+    }
+
+    /// Where a missing object may be fetched from, best first.
+    pub(super) fn sources(&self, ctx: &PgContext<'_>, object: &ObjectId, need: EVersion) -> Vec<OsdId> {
+        let tried = self.recovery.tried.get(object);
+        let mut sources: Vec<OsdId> = self
+            .peers
+            .iter()
+            .filter(|(osd, peer)| {
+                ctx.map.is_up(**osd)
+                    && peer.info.exists
+                    && (self.members.is_acting(**osd) || peer.info.last_update >= need)
+                    && peer.info.last_backfill.covers(object)
+                    && !peer.missing.contains(object)
+                    && tried.is_none_or(|tried| !tried.sources.contains(*osd))
+            })
+            .map(|(&osd, _)| osd)
+            .collect();
+        sources.sort_by_key(|&osd| !self.members.is_acting(osd));
+        sources
+    }
+
+    /// Whether a write to the object or its clones has not been committed by all.
+    fn has_write_in_flight(&self, object: &ObjectId) -> bool {
+        let head = object.head();
+        self.in_flight.iter().any(|write| write.object.head() == head)
+    }
+
+    /// Whether a transfer stands still; it is given up then.
+    pub(crate) fn drop_if_stalled(&mut self, ctx: &PgContext<'_>, transfer: u64) -> bool {
+        let stalled = self
+            .recovery
+            .transfers
+            .get(&transfer)
+            .is_none_or(|transfer| ctx.now.since(transfer.progress) >= STALL);
+        if stalled {
+            self.recovery.transfers.remove(&transfer);
+        }
+        stalled
+    }
+
+    /// An administrator gives up on the unfound objects: they are gone, durably, on all members. How many.
+    pub(crate) fn mark_unfound_lost(&mut self, ctx: &mut PgContext<'_>) -> usize {
+        let unfound = std::mem::take(&mut self.recovery.unfound);
+        for object in &unfound {
+            let Some(missing) = self.missing.get(object) else { continue };
+            let mut t = Transaction::new(self.id);
+            if let Err(error) = remove_object(ctx.store, &mut t, object) {
+                self.recovery_store_failed(ctx, &error);
+                return 0;
+            }
+            let text = format!("PG {}: {object} at {} is given up as lost", self.id, missing.need);
+            ctx.log(LogLevel::Error, text);
+            for peer in self.peers.values_mut() {
+                peer.missing.remove(object);
+            }
+            let entry = Entry::new(LogKind::Lost, object.clone(), self.next_version(ctx), missing.need);
+            self.replicate(ctx, object.clone(), t, vec![entry.encode()], None);
+        }
+        self.kick(ctx);
+        unfound.len()
+    }
+
+    /// A write was applied here. What it deleted is not missing any more.
+    pub(super) fn forget_deleted(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
+        if self.missing.is_empty() {
+            return;
+        }
+        let deleted = |object: &&ObjectId| {
+            let last = self.log.entries().rev().find(|entry| !entry.is_error() && entry.object == **object);
+            last.is_some_and(Entry::is_delete)
+        };
+        let gone: Vec<ObjectId> = self.missing.family(family(object)).filter(deleted).cloned().collect();
+        for object in gone {
+            let mut t = Transaction::new(self.id);
+            persist::remove_missing(&mut t, &object);
+            self.missing.remove(&object);
+            self.recovery.tried.remove(&object);
+            ctx.submit_unwatched(t);
+        }
+        self.info.follow(&self.log, &self.missing);
+    }
+
+    /// Starts bringing an object to wherever it is missed, unless that is under way or nobody has it.
+    pub(crate) fn recover_object(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
+        // A copy that is found bad may have writes on their way to others, who must not get them twice.
+        if self.recovery.active.contains_key(object) || self.has_write_in_flight(object) {
+            return;
+        }
+        match self.missing.get(object) {
+            Some(missing) if missing.is_delete => {
+                let mut t = Transaction::new(self.id);
+                if let Err(error) = remove_object(ctx.store, &mut t, object) {
+                    return self.recovery_store_failed(ctx, &error);
+                }
+                persist::remove_missing(&mut t, object);
+                self.missing.remove(object);
+                self.info.follow(&self.log, &self.missing);
+                ctx.submit_unwatched(t);
+                self.recovery.recovered_objects += 1;
+                self.start_pushes(ctx, object);
+                if !self.recovery.active.contains_key(object) {
+                    self.object_recovered(ctx, object);
+                    self.recovery_changed(ctx);
+                }
+            }
+            Some(missing) => self.start_pull(ctx, object, missing),
+            None => self.start_pushes(ctx, object),
+        }
+    }
+
+    fn start_pull(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId, missing: Missing) {
+        let Some(&from) = self.sources(ctx, object, missing.need).first() else {
+            if self.recovery.unfound.insert(object.clone()) {
+                let text = format!("PG {}: {object} at {} is unfound", self.id, missing.need);
+                ctx.log(LogLevel::Warning, text);
+                self.recovery_changed(ctx);
+            }
+            return;
+        };
+        let transfer = self.recovery.next_number();
+        let pull = Pull {
+            interval: self.interval().0,
+            object: Some(ObjectName::from(object)),
+            version: encode_version(missing.need),
+            sequence: transfer,
+            base: encode_version(missing.have).filter(|_| missing.have != EVersion::ZERO),
+            ..Pull::default()
+        };
+        let stage = Stage::Pull { from, transfer, need: missing.need };
+        self.recovery.active.insert(object.clone(), Active { stage, counted: false, progress: ctx.now });
+        self.send(ctx, from, pull);
+    }
+
+    fn start_pushes(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
+        let lacking = self.lacking(object);
+        if lacking.is_empty() {
+            return;
+        }
+        let mut transfers = BTreeMap::new();
+        for &osd in &lacking {
+            let Some(missing) = self.peers.get(&osd).and_then(|peer| peer.missing.get(object)) else { continue };
+            let purpose = PushPurpose::Recovery;
+            match self.start_transfer(ctx, osd, object, missing.have, missing.need, purpose) {
+                Some(transfer) => drop(transfers.insert(osd, transfer)),
+                None => return,
+            }
+        }
+        let active = Active { stage: Stage::Push { transfers: transfers.clone() }, counted: false, progress: ctx.now };
+        self.recovery.active.insert(object.clone(), active);
+        for transfer in transfers.into_values() {
+            self.pump_transfer(ctx, transfer);
+        }
+    }
+
+    /// Plans a transfer; a removal, if the object does not exist here. [`Pg::pump_transfer`] sets it going.
+    pub(crate) fn start_transfer(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        to: OsdId,
+        object: &ObjectId,
+        base: EVersion,
+        need: EVersion,
+        purpose: PushPurpose,
+    ) -> Option<u64> {
+        let planned = Transfer::plan(ctx.store, &self.log, object, base, to, purpose as u32, ctx.now);
+        let number = self.recovery.next_number();
+        let transfer = match planned {
+            Ok(Some(transfer)) => transfer,
+            Ok(None) => {
+                let push = Push {
+                    interval: self.interval().0,
+                    object: Some(ObjectName::from(object)),
+                    version: encode_version(need),
+                    first: true,
+                    last: true,
+                    delete: true,
+                    sequence: sequence(number, 0),
+                    purpose: purpose as u32,
+                    ..Push::default()
+                };
+                self.send(ctx, to, push);
+                Transfer::removal(object, need, to, purpose as u32, ctx.now)
+            }
+            Err(error) => {
+                self.recovery_store_failed(ctx, &error);
+                return None;
+            }
+        };
+        self.recovery.transfers.insert(number, transfer);
+        Some(number)
+    }
+
+    /// Reads and sends whatever a transfer has room for.
+    pub(crate) fn pump_transfer(&mut self, ctx: &mut PgContext<'_>, number: u64) {
+        let interval = self.interval();
+        loop {
+            let Some(transfer) = self.recovery.transfers.get_mut(&number) else { return };
+            let next = match transfer.next(ctx.store, interval) {
+                Ok(next) => next,
+                Err(error) => return self.recovery_store_failed(ctx, &error),
+            };
+            let (to, object, version) = (transfer.to, transfer.object.clone(), transfer.version);
+            match next {
+                Next::Wait => return,
+                Next::Read(extents) => {
+                    let mut tokens = Vec::with_capacity(extents.len());
+                    for extent in extents {
+                        let token = self.recovery.number(Waiting::Read { transfer: number });
+                        let what = PgPurpose::Recovery(token);
+                        ctx.read(self.id, interval, what, &object, extent.offset, extent.length);
+                        tokens.push(token);
+                    }
+                    if let Some(transfer) = self.recovery.transfers.get_mut(&number) {
+                        transfer.reading(tokens);
+                    }
+                }
+                Next::Send(mut push, data) => {
+                    match stored_version(ctx.store, &object) {
+                        Ok(stored) if stored == version => {}
+                        Ok(_) => return self.transfer_failed(ctx, number, ErrorCode::TryAgain),
+                        Err(error) => return self.recovery_store_failed(ctx, &error),
+                    }
+                    push.sequence = sequence(number, push.sequence as u32);
+                    let packet = ctx.packet(*push).on(self.id).with(data);
+                    self.send_packet(ctx, to, packet);
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_pull(&mut self, ctx: &mut PgContext<'_>, from: OsdId, pull: &Pull) {
+        let Some(Ok(object)) = pull.object.as_ref().map(ObjectName::decode) else { return };
+        let version = decode_version(pull.version);
+        let refuse = |pg: &Pg, ctx: &mut PgContext<'_>| {
+            pg.reply_push(ctx, from, &object, version, sequence(pull.sequence, 0), ErrorCode::NotFound);
+        };
+        if self.missing.contains(&object) || !self.info.last_backfill.covers(&object) {
+            return refuse(self, ctx);
+        }
+        let base = decode_version(pull.base);
+        match Transfer::plan(ctx.store, &self.log, &object, base, from, pull.purpose, ctx.now) {
+            Ok(Some(transfer)) if transfer.version == version => {
+                self.recovery.transfers.retain(|_, other| other.object != object || other.to != from);
+                self.recovery.transfers.insert(pull.sequence, transfer);
+                self.pump_transfer(ctx, pull.sequence);
+            }
+            Ok(_) => refuse(self, ctx),
+            Err(error) => self.recovery_store_failed(ctx, &error),
+        }
+    }
+
+    pub(super) fn on_push_reply(&mut self, ctx: &mut PgContext<'_>, from: OsdId, reply: &PushReply) {
+        let (number, _) = split_sequence(reply.sequence);
+        let code = ErrorCode::from_raw(reply.code);
+        let Some(transfer) = self.recovery.transfers.get_mut(&number).filter(|t| t.to == from) else {
+            if let Some(Ok(object)) = reply.object.as_ref().map(ObjectName::decode)
+                && code != ErrorCode::Ok
+            {
+                self.pull_refused(ctx, from, &object, number, code);
+            }
+            return;
+        };
+        if code != ErrorCode::Ok {
+            return self.transfer_failed(ctx, number, code);
+        }
+        transfer.acknowledged(ctx.now);
+        if let Some(active) = self.recovery.active.get_mut(&transfer.object) {
+            active.progress = ctx.now;
+        }
+        if !transfer.is_done() {
+            return self.pump_transfer(ctx, number);
+        }
+        let Some(transfer) = self.recovery.transfers.remove(&number) else { return };
+        self.recovery.recovered_bytes += transfer.bytes_sent;
+        if self.is_primary() {
+            self.push_done(ctx, &transfer);
+        }
+    }
+
+    fn push_done(&mut self, ctx: &mut PgContext<'_>, transfer: &Transfer) {
+        let (to, object) = (transfer.to, &transfer.object);
+        if transfer.purpose == PushPurpose::Backfill as u32 {
+            self.recovery.recovered_objects += 1;
+            return self.backfill_pushed(ctx, to, object);
+        }
+        if let Some(peer) = self.peers.get_mut(&to) {
+            peer.missing.remove(object);
+        }
+        let Some(Active { stage: Stage::Push { transfers }, .. }) = self.recovery.active.get_mut(object) else {
+            return;
+        };
+        transfers.remove(&to);
+        if transfers.is_empty() {
+            self.recovery.recovered_objects += 1;
+            self.end_object(ctx, object);
+        }
+    }
+
+    /// The object is out of recovery's hands, for better or worse.
+    fn end_object(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
+        let Some(active) = self.recovery.active.remove(object) else { return };
+        if active.counted {
+            let starved = ctx.shared.object_finished(ctx.now);
+            ctx.requests.kick.extend(starved);
+        }
+        self.object_recovered(ctx, object);
+        self.recovery_changed(ctx);
+    }
+
+    /// A piece that came in is durable.
+    pub(super) fn piece_committed(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        to: OsdId,
+        object: &ObjectId,
+        version: EVersion,
+        number: u64,
+        last: bool,
+    ) {
+        self.reply_push(ctx, to, object, version, number, ErrorCode::Ok);
+        let (transfer, _) = split_sequence(number);
+        let Some(active) = self.recovery.active.get_mut(object) else { return };
+        let Stage::Pull { transfer: pulled, .. } = active.stage else { return };
+        if pulled != transfer {
+            return;
+        }
+        active.progress = ctx.now;
+        if !last {
+            return;
+        }
+        self.recovery.recovered_objects += 1;
+        // Readers go on now; writers when everybody has it.
+        let counted = active.counted;
+        self.recovery.active.remove(object);
+        self.start_pushes(ctx, object);
+        match self.recovery.active.get_mut(object) {
+            Some(active) => {
+                active.counted = counted;
+                self.object_recovered(ctx, object);
+            }
+            None => {
+                if counted {
+                    let starved = ctx.shared.object_finished(ctx.now);
+                    ctx.requests.kick.extend(starved);
+                }
+                self.object_recovered(ctx, object);
+                self.recovery_changed(ctx);
+            }
+        }
+    }
+
+    pub(super) fn read_for_transfer(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        number: u64,
+        token: u64,
+        result: Result<Data, StoreError>,
+    ) {
+        let Some(transfer) = self.recovery.transfers.get_mut(&number) else { return };
+        match result {
+            Ok(data) => {
+                transfer.read_done(token, data);
+                self.pump_transfer(ctx, number);
+            }
+            Err(error) => {
+                let (object, version) = (transfer.object.clone(), transfer.version);
+                self.found_bad(ctx, &object, version, &error.to_string());
+                self.transfer_failed(ctx, number, ErrorCode::Io);
+            }
+        }
+    }
+
+    /// This disk's copy of an object is damaged: as good as missing. It stays so across a restart.
+    pub(crate) fn found_bad(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId, version: EVersion, why: &str) {
+        let text = format!("PG {}: {object} is damaged on {}: {why}; to be recovered", self.id, self.me);
+        ctx.log(LogLevel::Error, text);
+        let missing = Missing { need: version, have: EVersion::ZERO, is_delete: false };
+        self.missing.add(object.clone(), missing);
+        self.info.follow(&self.log, &self.missing);
+        if self.is_primary() {
+            self.recovery.tried.entry(object.clone()).or_default().damaged = true;
+        }
+        let mut t = Transaction::new(self.id);
+        persist::add_missing(&mut t, object, &missing);
+        ctx.submit_unwatched(t);
+    }
+
+    /// A transfer cannot go on. The primary tries another way; a source tells the primary.
+    fn transfer_failed(&mut self, ctx: &mut PgContext<'_>, number: u64, code: ErrorCode) {
+        let Some(transfer) = self.recovery.transfers.remove(&number) else { return };
+        let (to, object) = (transfer.to, transfer.object);
+        if !self.is_primary() {
+            return self.reply_push(ctx, to, &object, transfer.version, sequence(number, 0), code);
+        }
+        if transfer.purpose == PushPurpose::Backfill as u32 {
+            return self.backfill_push_failed(ctx, to, &object);
+        }
+        if code == ErrorCode::Canceled
+            && let Some(peer) = self.peers.get_mut(&to)
+            && let Some(missing) = peer.missing.get(&object)
+        {
+            // It does not hold what the changes were based on: all of it, then.
+            peer.missing.add(object.clone(), Missing { have: EVersion::ZERO, ..missing });
+        }
+        if code == ErrorCode::NoSpace || code == ErrorCode::InvalidArgument {
+            ctx.log(LogLevel::Warning, format!("PG {}: {to} does not take {object}: {code}", self.id));
+            // The stall timer tries again.
+            return;
+        }
+        self.restart_object(ctx, &object);
+    }
+
+    fn restart_object(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
+        let Some(active) = self.recovery.active.remove(object) else { return };
+        match active.stage {
+            Stage::Push { transfers } => {
+                transfers.values().for_each(|transfer| drop(self.recovery.transfers.remove(transfer)));
+            }
+            Stage::Pull { .. } => drop(self.recovery.sinks.remove(object)),
+        }
+        self.recover_object(ctx, object);
+        match self.recovery.active.get_mut(object) {
+            Some(again) => again.counted = active.counted,
+            None if active.counted => {
+                let starved = ctx.shared.object_finished(ctx.now);
+                ctx.requests.kick.extend(starved);
+                self.object_recovered(ctx, object);
+            }
+            None => self.object_recovered(ctx, object),
+        }
+    }
+
+    /// A source does not have what was pulled from it.
+    fn pull_refused(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        from: OsdId,
+        object: &ObjectId,
+        number: u64,
+        code: ErrorCode,
+    ) {
+        let Some(Active { stage: Stage::Pull { from: source, transfer, need }, .. }) =
+            self.recovery.active.get(object)
+        else {
+            return;
+        };
+        if (*source, *transfer) != (from, number) {
+            return;
+        }
+        let need = *need;
+        let tried = self.recovery.tried.entry(object.clone()).or_default();
+        if code != ErrorCode::TryAgain {
+            tried.sources.insert(from);
+            tried.damaged |= code == ErrorCode::Io;
+            if let Some(peer) = self.peers.get_mut(&from) {
+                let missing = Missing { need, have: EVersion::ZERO, is_delete: false };
+                peer.missing.add(object.clone(), missing);
+            }
+        }
+        self.restart_object(ctx, object);
+    }
+
+    /// Starts over what stands still.
+    pub(super) fn restart_stalled(&mut self, ctx: &mut PgContext<'_>) {
+        let now = ctx.now;
+        let stalled: Vec<ObjectId> = self
+            .recovery
+            .active
+            .iter()
+            .filter(|(_, active)| now.since(active.progress) >= STALL)
+            .map(|(object, _)| object.clone())
+            .collect();
+        for object in stalled {
+            if let Some(Active { stage: Stage::Pull { from, .. }, .. }) = self.recovery.active.get(&object) {
+                let from = *from;
+                // Another source if there is one; if not, this one again.
+                let need = self.missing.get(&object).map_or(EVersion::ZERO, |missing| missing.need);
+                let tried = self.recovery.tried.entry(object.clone()).or_default();
+                tried.sources.insert(from);
+                if self.sources(ctx, &object, need).is_empty() {
+                    self.recovery.tried.remove(&object);
+                }
+            }
+            self.restart_object(ctx, &object);
+        }
+        if !self.is_primary() {
+            self.recovery.transfers.retain(|_, transfer| now.since(transfer.progress) < STALL * 3);
+        }
+    }
+
+    /// An object that waits for its turn in log order, the primary's own first.
+    pub(super) fn next_to_recover(&self) -> Option<ObjectId> {
+        let idle = |object: &&ObjectId| {
+            !self.recovery.active.contains_key(*object) && !self.recovery.unfound.contains(*object)
+        };
+        let own = self.missing.by_need().map(|(_, object)| object).find(idle);
+        let theirs = || {
+            let replicas = self.replicas();
+            let peers: Vec<_> = replicas.iter().filter_map(|osd| self.peers.get(osd)).collect();
+            peers.into_iter().find_map(|peer| peer.missing.by_need().map(|(_, object)| object).find(idle))
+        };
+        own.or_else(theirs).cloned()
+    }
+
+    /// Unfound objects for which a source turned up, or whose tried ones may be asked again, are missing ones again.
+    pub(super) fn look_for_unfound(&mut self, ctx: &mut PgContext<'_>) {
+        let found: Vec<ObjectId> = self
+            .recovery
+            .unfound
+            .iter()
+            .filter(|object| match self.missing.get(object) {
+                None => true,
+                Some(missing) => !self.sources(ctx, object, missing.need).is_empty(),
+            })
+            .cloned()
+            .collect();
+        for object in found {
+            self.recovery.unfound.remove(&object);
+            self.recovery_changed(ctx);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What the PGs of one OSD share: slots for recovery and backfill, here and for other primaries, and the throttle that
+//! keeps recovery out of clients' way.
+//!
+//! A PG recovers in the background only while it holds a slot at its primary and one at every member it fills. Slots
+//! granted to other primaries expire unless renewed, so that a lost release costs time, not a slot.
+
+use nacre_types::{Epoch, Instant, OsdId, PgId};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// PGs that recover at once with this OSD as their primary.
+const LOCAL_SLOTS: usize = 3;
+/// PGs of other primaries that fill this OSD at once.
+const REMOTE_SLOTS: usize = 3;
+/// How long a remote slot is kept without a renewal.
+const REMOTE_SLOT_LIFE: Duration = Duration::from_secs(30);
+/// Objects on their way at once over all PGs, when clients are idle and when they suffer.
+const OBJECTS_MAX: usize = 16;
+const OBJECTS_MIN: usize = 1;
+const OBJECTS_START: usize = 6;
+/// Client latency up to which recovery may take more.
+const LATENCY_GOAL: Duration = Duration::from_millis(12);
+/// How often the throttle moves by one.
+const ADJUST_INTERVAL: Duration = Duration::from_millis(50);
+
+/// OSD-wide state of recovery, backfill and scrub.
+#[derive(Debug, Default)]
+pub struct OsdShared {
+    local: BTreeSet<PgId>,
+    /// By priority, then first come.
+    local_waiting: BTreeSet<(Reverse<u32>, u64, PgId)>,
+    arrivals: u64,
+    remote: BTreeMap<PgId, Instant>,
+    remote_waiting: Vec<Claim>,
+    objects: usize,
+    /// PGs that would start another object if they might.
+    starved: BTreeSet<PgId>,
+    throttle: Throttle,
+    scrubbing: Option<PgId>,
+}
+
+/// Another primary's wish for a slot here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claim {
+    pub pg: PgId,
+    pub primary: OsdId,
+    pub interval: Epoch,
+}
+
+#[derive(Debug)]
+struct Throttle {
+    limit: usize,
+    adjusted: Instant,
+    last_client_op: Instant,
+    latency: Duration,
+}
+
+impl Default for Throttle {
+    fn default() -> Throttle {
+        Throttle {
+            limit: OBJECTS_START,
+            adjusted: Instant::ZERO,
+            last_client_op: Instant::ZERO,
+            latency: Duration::ZERO,
+        }
+    }
+}
+
+impl OsdShared {
+    /// Asks for a slot of this OSD's own; asking again is harmless.
+    pub fn request_local(&mut self, pg: PgId, priority: u32) -> bool {
+        if self.local.contains(&pg) {
+            return true;
+        }
+        if !self.local_waiting.iter().any(|&(_, _, waiting)| waiting == pg) {
+            self.arrivals += 1;
+            self.local_waiting.insert((Reverse(priority), self.arrivals, pg));
+        }
+        self.grant_local();
+        self.local.contains(&pg)
+    }
+
+    /// Gives a slot (or the wish for one) back. Returns the PGs that got one by that.
+    #[must_use]
+    pub fn release_local(&mut self, pg: PgId) -> Vec<PgId> {
+        self.local.remove(&pg);
+        self.local_waiting.retain(|&(_, _, waiting)| waiting != pg);
+        self.starved.remove(&pg);
+        self.grant_local()
+    }
+
+    fn grant_local(&mut self) -> Vec<PgId> {
+        let mut granted = Vec::new();
+        while self.local.len() < LOCAL_SLOTS
+            && let Some((_, _, pg)) = self.local_waiting.pop_first()
+        {
+            self.local.insert(pg);
+            granted.push(pg);
+        }
+        granted
+    }
+
+    /// Another primary asks for a slot, or renews one.
+    pub fn request_remote(&mut self, now: Instant, claim: Claim) -> bool {
+        self.remote.retain(|_, expires| *expires > now);
+        if self.remote.len() < REMOTE_SLOTS || self.remote.contains_key(&claim.pg) {
+            self.remote_waiting.retain(|waiting| waiting.pg != claim.pg);
+            self.remote.insert(claim.pg, now + REMOTE_SLOT_LIFE);
+            return true;
+        }
+        self.remote_waiting.retain(|waiting| waiting.pg != claim.pg);
+        self.remote_waiting.push(claim);
+        false
+    }
+
+    /// Takes a slot back. Returns those who got one by that and must be told.
+    #[must_use]
+    pub fn release_remote(&mut self, now: Instant, pg: PgId) -> Vec<Claim> {
+        self.remote.remove(&pg);
+        self.remote_waiting.retain(|waiting| waiting.pg != pg);
+        let mut granted = Vec::new();
+        while self.remote.len() < REMOTE_SLOTS && !self.remote_waiting.is_empty() {
+            let claim = self.remote_waiting.remove(0);
+            self.remote.insert(claim.pg, now + REMOTE_SLOT_LIFE);
+            granted.push(claim);
+        }
+        granted
+    }
+
+    /// Whether one more object may be on its way. If not, the PG gets a turn once that changes.
+    pub fn may_start_object(&mut self, pg: PgId) -> bool {
+        let may = self.objects < self.throttle.limit;
+        if may {
+            self.starved.remove(&pg);
+        } else {
+            self.starved.insert(pg);
+        }
+        may
+    }
+
+    pub fn object_started(&mut self) {
+        self.objects += 1;
+    }
+
+    /// Returns the PGs that wait for their turn.
+    #[must_use]
+    pub fn object_finished(&mut self, now: Instant) -> BTreeSet<PgId> {
+        assert!(self.objects > 0, "every object that finishes was started");
+        self.objects -= 1;
+        if now.since(self.throttle.last_client_op) > Duration::from_secs(1) {
+            self.throttle.adjust(now, true);
+        }
+        std::mem::take(&mut self.starved)
+    }
+
+    /// A client's operation took this long from arrival to answer: recovery yields if that is much.
+    pub fn client_op_took(&mut self, now: Instant, took: Duration) {
+        let throttle = &mut self.throttle;
+        throttle.last_client_op = now;
+        throttle.latency = (throttle.latency * 15 + took) / 16;
+        let comfortable = throttle.latency < LATENCY_GOAL;
+        throttle.adjust(now, comfortable);
+    }
+
+    /// One PG is scrubbed at a time.
+    pub fn may_scrub(&mut self, pg: PgId) -> bool {
+        *self.scrubbing.get_or_insert(pg) == pg
+    }
+
+    pub fn scrub_ended(&mut self, pg: PgId) {
+        if self.scrubbing == Some(pg) {
+            self.scrubbing = None;
+        }
+    }
+
+    /// A PG is gone or starts over: give back whatever it holds.
+    pub fn forget(&mut self, pg: PgId) {
+        // Whoever gets a slot by this finds out with its next tick.
+        let _ = self.release_local(pg);
+        self.remote.remove(&pg);
+        self.remote_waiting.retain(|waiting| waiting.pg != pg);
+        self.scrub_ended(pg);
+    }
+}
+
+impl Throttle {
+    fn adjust(&mut self, now: Instant, more: bool) {
+        if now.since(self.adjusted) < ADJUST_INTERVAL {
+            return;
+        }
+        self.adjusted = now;
+        self.limit = if more { (self.limit + 1).min(OBJECTS_MAX) } else { (self.limit / 2).max(OBJECTS_MIN) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nacre_types::PoolId;
+
+    fn pg(seed: u32) -> PgId {
+        PgId::new(PoolId(1), seed)
+    }
+
+    #[test]
+    fn slots_go_by_priority_and_none_is_lost() {
+        let mut shared = OsdShared::default();
+        assert!((0..3).all(|seed| shared.request_local(pg(seed), 1)));
+        assert!(!shared.request_local(pg(3), 1));
+        assert!(!shared.request_local(pg(4), 9));
+        assert!(!shared.request_local(pg(4), 9));
+        assert_eq!(shared.release_local(pg(0)), [pg(4)]);
+        assert_eq!(shared.release_local(pg(1)), [pg(3)]);
+        assert_eq!(shared.release_local(pg(1)), []);
+
+        let claim = |seed| Claim { pg: pg(seed), primary: OsdId(seed), interval: Epoch(1) };
+        let now = Instant::from_millis(1000);
+        assert!((0..3).all(|seed| shared.request_remote(now, claim(seed))));
+        assert!(!shared.request_remote(now, claim(7)));
+        assert!(shared.request_remote(now, claim(0)), "renewed");
+        assert_eq!(shared.release_remote(now, pg(2)), [claim(7)]);
+        let later = now + REMOTE_SLOT_LIFE;
+        assert!(shared.request_remote(later, claim(8)), "what was not renewed has expired");
+    }
+
+    #[test]
+    fn suffering_clients_slow_recovery_down_and_idle_ones_let_it_go() {
+        let mut shared = OsdShared::default();
+        let mut now = Instant::from_millis(1000);
+        let mut room = |shared: &mut OsdShared| {
+            let mut started = 0;
+            while shared.may_start_object(pg(0)) {
+                shared.object_started();
+                started += 1;
+            }
+            (0..started).for_each(|_| drop(shared.object_finished(Instant::ZERO)));
+            started
+        };
+        assert_eq!(room(&mut shared), OBJECTS_START);
+        for _ in 0..100 {
+            now = now + Duration::from_millis(20);
+            shared.client_op_took(now, Duration::from_millis(80));
+        }
+        assert_eq!(room(&mut shared), OBJECTS_MIN);
+        for _ in 0..200 {
+            now = now + Duration::from_millis(60);
+            shared.client_op_took(now, Duration::from_millis(1));
+        }
+        assert_eq!(room(&mut shared), OBJECTS_MAX);
+    }
+}
