@@ -10,6 +10,7 @@
 
 mod auth_map;
 mod caps;
+mod config_map;
 mod encode;
 mod error;
 mod flags;
@@ -22,6 +23,7 @@ mod pool;
 
 pub use auth_map::{AuthEntry, AuthMap};
 pub use caps::{Access, Caps, CapsError};
+pub use config_map::ConfigMap;
 pub use error::MapError;
 pub use flags::{Flag, Flags};
 pub use incremental::{Incremental, Ratios};
