@@ -198,13 +198,13 @@ impl Cluster {
     pub async fn blocklist_add(&self, client: ClientId, duration: Duration) -> Result<()> {
         let seconds = duration.as_secs().max(1);
         let json = format!(
-            r#"{{"prefix":"osd blocklist add","client":"{client}","addr":"{client}","expire":{seconds}}}"#
+            r#"{{"prefix":"osd blocklist add","client":"{client}","expire":{seconds}}}"#
         );
         self.command(json, "").await.map(drop)
     }
 
     pub async fn blocklist_remove(&self, client: ClientId) -> Result<()> {
-        let json = format!(r#"{{"prefix":"osd blocklist rm","client":"{client}","addr":"{client}"}}"#);
+        let json = format!(r#"{{"prefix":"osd blocklist rm","client":"{client}"}}"#);
         self.command(json, "").await.map(drop)
     }
 

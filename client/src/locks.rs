@@ -43,8 +43,8 @@ impl LockRequest {
     }
 }
 
-/// A lock with a duration, renewed by the client as long as this lives. Unlock to give it back at once; dropped, it
-/// runs out.
+/// A lock with a duration, renewed by the client as long as this lives. Dropped, it is given back as soon as the driver
+/// turns; unlock to know when.
 pub struct Lease {
     handle: LingerHandle,
     object: Object,
@@ -72,6 +72,8 @@ impl Lease {
     /// Gives the lock back.
     pub async fn unlock(self) -> Result<()> {
         let Lease { handle, object, request } = self;
+        let over = OpError::new(ErrorCode::Fenced, "the lock was given back");
+        *handle.shared.lost.borrow_mut() = Some(over);
         drop(handle);
         object.unlock(&request.name, &request.cookie).await
     }

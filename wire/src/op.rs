@@ -328,6 +328,9 @@ pub struct LockHolder {
     /// Cluster milliseconds until the lease ends; 0 for a lock without one.
     #[prost(uint64, tag = "6")]
     pub remaining_ms: u64,
+    /// The lease has run out: the holder keeps the lock only until somebody else asks for it.
+    #[prost(bool, tag = "7")]
+    pub expired: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]

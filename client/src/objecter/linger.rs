@@ -16,6 +16,9 @@ use std::time::Duration;
 /// Notices kept for a slow reader; what comes on top is dropped, and the reader told that it missed something.
 const NOTICES_MAX: usize = 256;
 
+/// How long it is tried to take back what nobody needs any more; after that it runs out by itself.
+const UNDO_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What the handle of a watch or lease sees.
 #[derive(Debug, Default)]
 pub(crate) struct LingerShared {
@@ -61,19 +64,23 @@ impl Objecter {
         self.lingers.insert(id, linger);
     }
 
-    /// Ends it; a watch is also taken back at the OSD.
+    /// Ends it, also at the OSD.
     pub(super) fn drop_linger(&mut self, id: u64) {
         let Some(linger) = self.lingers.remove(&id) else { return };
         if let Some(call) = linger.call {
             self.cancel(call);
         }
-        if let Some(ObjectOpKind::Watch(watch)) = linger.op.kind
-            && linger.shared.lost.borrow().is_none()
-        {
-            let unwatch = nacre_wire::op::Watch { unwatch: true, ..watch };
-            let ask = object_ask(&linger.object, ObjectOpKind::Watch(unwatch));
-            self.submit(Call::new(ask, Owner::Nobody, Some(Duration::from_secs(5))));
+        if linger.shared.lost.borrow().is_some() {
+            return;
         }
+        let undo = match linger.op.kind {
+            Some(ObjectOpKind::Watch(watch)) => {
+                ObjectOpKind::Watch(nacre_wire::op::Watch { unwatch: true, ..watch })
+            }
+            Some(ObjectOpKind::Lock(lock)) => ObjectOpKind::Unlock(lock),
+            _ => return,
+        };
+        self.submit(Call::new(object_ask(&linger.object, undo), Owner::Nobody, Some(UNDO_TIMEOUT)));
     }
 
     pub(super) fn renew_lingers(&mut self, now: Instant, out: &mut Outbox<ClientEffect>) {

@@ -127,14 +127,14 @@ impl LockState {
     }
 
     pub(crate) fn info(&self, wall_ms: u64) -> LockInfo {
-        let live = self.holders.iter().filter(|holder| !holder.expired(wall_ms));
-        let holders = live.map(|holder| LockHolder {
+        let holders = self.holders.iter().map(|holder| LockHolder {
             client: holder.client,
             entity: holder.entity.clone(),
             cookie: holder.cookie.clone(),
             shared: holder.shared,
             description: holder.description.clone(),
             remaining_ms: holder.expires_ms.saturating_sub(wall_ms),
+            expired: holder.expired(wall_ms),
         });
         LockInfo { holders: holders.collect() }
     }
