@@ -54,10 +54,11 @@ impl DirLock {
     }
 }
 
-/// Whether there is anything but the lock.
-pub(super) fn is_empty(dir: &Path) -> Result<bool, DirectoryError> {
+/// Whether there is nothing but the lock and what may be there.
+pub(super) fn is_empty(dir: &Path, except: &[&str]) -> Result<bool, DirectoryError> {
     for entry in std::fs::read_dir(dir).map_err(DirectoryError::io(dir))? {
-        if entry.map_err(DirectoryError::io(dir))?.file_name() != LOCK_FILE {
+        let name = entry.map_err(DirectoryError::io(dir))?.file_name();
+        if name != LOCK_FILE && !except.iter().any(|except| name == *except) {
             return Ok(false);
         }
     }

@@ -5,6 +5,7 @@
 //! data             its disk: a file, or a symbolic link to a block device
 //! kv/              its index (RocksDB)
 //! keyring.nacre    its credentials, put there by whoever adds the OSD to the cluster
+//! settings.toml    what its daemon must know before it can ask the cluster
 //! formatting       there while it is being made
 //! lock             held by the process that uses it
 //! ```
@@ -21,6 +22,9 @@ use std::path::{Path, PathBuf};
 /// The layout this version makes, and the newest it opens.
 const VERSION: u32 = 1;
 const IDENTITY_FILE: &str = "osd.toml";
+/// May be there before the OSD is.
+const KEYRING_FILE: &str = "keyring.nacre";
+const SETTINGS_FILE: &str = "settings.toml";
 const FORMATTING_FILE: &str = "formatting";
 
 /// Who an OSD is: the content of `osd.toml`.
@@ -109,9 +113,7 @@ pub fn format_osd(dir: &Path, options: &FormatOsd, kv: &KvConfig) -> Result<OsdI
         }
         Err(OpenOsdError::HalfFormatted { .. }) => clear_half_formatted(dir)?,
         Err(OpenOsdError::NotAnOsd { .. }) => {
-            // The credentials may have come first.
-            let keyring = dir.join("keyring.nacre").exists();
-            if !keyring && !directory::is_empty(dir)? || dir.join("data").exists() || kv_dir(dir).exists() {
+            if !directory::is_empty(dir, &[KEYRING_FILE, SETTINGS_FILE])? {
                 return Err(OpenOsdError::NotEmpty { path: dir.into() });
             }
         }

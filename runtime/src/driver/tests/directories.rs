@@ -25,6 +25,8 @@ fn open(dir: &Path, fsid: &str, osd: u32) -> Result<OpenedOsd, OpenOsdError> {
 fn a_formatted_osd_opens_once() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("osd.3");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("keyring.nacre"), "").unwrap();
     let identity = format_osd(&dir, &options(), &KvConfig::default()).unwrap();
     assert_eq!(osd_identity(&dir).unwrap(), identity);
     let opened = open(&dir, "cluster-1", 3).unwrap();
