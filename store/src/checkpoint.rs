@@ -70,19 +70,29 @@ impl<K: Kv> Store<K> {
     }
 
     fn start_round(&mut self) {
-        self.deferred.start_round();
+        self.reads.mark();
+        let busy = self.busy_blocks(true);
+        self.deferred.start_round(busy);
         self.issue_writes();
+    }
+
+    /// A read has ended: what it held up may go.
+    pub(crate) fn read_ended(&mut self) {
+        if self.deferred.is_held() {
+            let busy = self.busy_blocks(true);
+            self.deferred.set_busy(busy);
+            self.issue_writes();
+        }
     }
 
     /// Issues the round's writes that no read holds back, a few at a time: a commit's flush waits for every write
     /// emitted before it.
-    pub(crate) fn issue_writes(&mut self) {
-        let busy = self.busy_blocks();
+    fn issue_writes(&mut self) {
         // Gently while there is room for more; with all force before commits have to wait for it.
         let hurry = self.deferred.total_bytes() > self.config.deferred_bytes_max / 2;
         let share = if hurry { 1 } else { 4 };
         let in_flight_max = (self.config.writeback_in_flight_max / share).max(1);
-        for (first, segments) in self.deferred.issue(&busy, in_flight_max) {
+        for (first, segments) in self.deferred.issue(in_flight_max) {
             self.stats.deferred_writes += 1;
             self.stats.deferred_bytes += segments.len() as u64 * BLOCK_U64;
             self.io.write(Purpose::WriteBack, first * BLOCK_U64, segments);
@@ -132,7 +142,7 @@ impl<K: Kv> Store<K> {
         }
         self.checkpoint = CheckpointState::Idle;
         self.journal.tail = position;
-        let busy = self.busy_blocks();
+        let busy = self.busy_blocks(false);
         self.allocator.release(seq, &busy);
         self.stats.checkpoints += 1;
         self.maintain();

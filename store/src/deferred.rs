@@ -18,7 +18,11 @@ pub(crate) struct Deferred {
     writing: BTreeMap<u64, Bytes>,
     /// Blocks of the round whose write has not been issued.
     waiting: BTreeMap<u64, Bytes>,
-    pub outstanding: usize,
+    /// Those of them that a read wants as they are.
+    held: Vec<(u64, Bytes)>,
+    /// Blocks of the reads that began before the round. Later ones find the round's blocks in memory.
+    busy: RangeSet,
+    outstanding: usize,
 }
 
 impl Deferred {
@@ -50,46 +54,54 @@ impl Deferred {
         !self.writing.is_empty()
     }
 
-    pub fn start_round(&mut self) {
+    /// Begins to write back all that is ready, but for what `busy` holds.
+    pub fn start_round(&mut self, busy: RangeSet) {
         assert!(self.writing.is_empty() && self.outstanding == 0, "one round at a time");
         self.writing = std::mem::take(&mut self.ready);
         self.waiting = self.writing.clone();
+        self.busy = busy;
     }
 
-    pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    /// Whether a read may hold up the round.
+    pub fn is_held(&self) -> bool {
+        !self.busy.is_empty()
+    }
+
+    /// A read has ended.
+    pub fn set_busy(&mut self, busy: RangeSet) {
+        self.busy = busy;
+        self.waiting.extend(std::mem::take(&mut self.held));
     }
 
     /// The writes that can go now, as many as keep no more than `in_flight_max` under way: (first block, segments).
-    pub fn issue(&mut self, busy: &RangeSet, in_flight_max: usize) -> Vec<(u64, Vec<Bytes>)> {
+    pub fn issue(&mut self, in_flight_max: usize) -> Vec<(u64, Vec<Bytes>)> {
         let mut writes: Vec<(u64, Vec<Bytes>)> = Vec::new();
-        let mut held = BTreeMap::new();
         while let Some((block, bytes)) = self.waiting.pop_first() {
-            if !busy.is_empty() && busy.intersects(block, block + 1) {
-                held.insert(block, bytes);
+            if !self.busy.is_empty() && self.busy.intersects(block, block + 1) {
+                self.held.push((block, bytes));
                 continue;
             }
-            let full = self.outstanding + writes.len() >= in_flight_max;
             match writes.last_mut() {
                 Some((first, run)) if *first + run.len() as u64 == block && run.len() < RUN_BLOCKS_MAX => {
                     run.push(bytes);
                 }
-                _ if full => {
+                _ if self.outstanding >= in_flight_max => {
                     self.waiting.insert(block, bytes);
                     break;
                 }
-                _ => writes.push((block, vec![bytes])),
+                _ => {
+                    writes.push((block, vec![bytes]));
+                    self.outstanding += 1;
+                }
             }
         }
-        self.waiting.append(&mut held);
-        self.outstanding += writes.len();
         writes
     }
 
     /// One of the round's writes has ended; true if that was the last.
     pub fn written(&mut self) -> bool {
         self.outstanding -= 1;
-        let done = self.outstanding == 0 && self.waiting.is_empty();
+        let done = self.outstanding == 0 && self.waiting.is_empty() && self.held.is_empty();
         if done {
             self.writing.clear();
         }

@@ -100,6 +100,7 @@ impl<K: Kv> Store<K> {
         } else {
             self.stats.checksum_errors += 1;
         }
+        self.read_ended();
         self.maintain();
     }
 

@@ -54,13 +54,24 @@ struct Read {
 pub(crate) struct Reads {
     reads: BTreeMap<u64, Read>,
     next: u64,
+    /// The last read before the write-back round under way.
+    marked: u64,
+}
+
+impl Reads {
+    /// A write-back round begins.
+    pub fn mark(&mut self) {
+        self.marked = self.next;
+    }
 }
 
 impl<K: Kv> Store<K> {
-    /// Disk blocks that reads under way still want as they are.
-    pub(crate) fn busy_blocks(&self) -> RangeSet {
+    /// Disk blocks that reads under way still want as they are; `marked`: only of those older than the write-back round,
+    /// as later ones find its blocks in memory.
+    pub(crate) fn busy_blocks(&self, marked: bool) -> RangeSet {
         let mut busy = RangeSet::new();
-        for read in self.reads.reads.values() {
+        let last = if marked { self.reads.marked } else { u64::MAX };
+        for read in self.reads.reads.range(..=last).map(|(_, read)| read) {
             for run in &read.runs {
                 busy.insert(run.first, run.first + run.count);
             }
@@ -162,9 +173,7 @@ impl<K: Kv> Store<K> {
         if let Some(read) = self.reads.reads.remove(&number) {
             self.finish_read(read);
         }
-        if self.deferred.is_waiting() {
-            self.issue_writes();
-        }
+        self.read_ended();
     }
 
     fn finish_read(&mut self, read: Read) {

@@ -208,4 +208,26 @@ fn cpu_of_a_4k_overwrite() {
         }
         println!("depth {depth}: submit {} ns, commit {} ns a write", submit / writes, commit / writes);
     }
+    // Reads of what is only on the disk: 1 MiB, then 4 KiB.
+    for (length, count) in [(1 << 20, 1000), (4096, 200_000)] {
+        let fresh = random_data(&mut rng, 0, 1 << 20);
+        let id = object(1000);
+        let mut t = Transaction::new(PG);
+        t.write(&id, 0, fresh.clone());
+        store.submit(0, t);
+        run(&mut store);
+        let start = std::time::Instant::now();
+        for i in 0..count {
+            let offset = if length == 4096 { i % 256 * 4096 } else { 0 };
+            store.read(i, &id, offset, length);
+            while let Some(DiskRequest::Read { token, length, .. }) = store.poll_disk() {
+                let at = offset as usize;
+                let bytes = fresh.bytes.slice(at..at + length);
+                store.disk_done(DiskDone { token, result: Ok(bytes) });
+            }
+            let Some(StoreEvent::ReadDone { result: Ok(data), .. }) = store.poll_event() else { panic!() };
+            assert_eq!(data.bytes.len() as u64, length);
+        }
+        println!("read of {length}: {} ns", start.elapsed().as_nanos() as u64 / count);
+    }
 }

@@ -186,3 +186,31 @@ fn commits_wait_for_room_in_the_journal_and_then_go_on() {
     assert!(host.store().poll_event().is_none_or(|e| !matches!(e, StoreEvent::Failed(_))));
     host.fsck();
 }
+
+#[test]
+fn a_round_goes_on_when_its_reads_ended_before_it_got_to_their_blocks() {
+    let mut host = Host::new(8, capacity(), tiny());
+    let (id, data) = cold_object(&mut host, 64);
+    // A read of the last blocks is under way when the round starts, and ends while the first ones are written.
+    host.store().read(1, &id, 56 * BLOCK_U64, 8 * BLOCK_U64);
+    host.pump();
+    let read = host.disk.reads_queued()[0];
+    for block in (0..64).step_by(2) {
+        let new = random_data(&mut host.rng, 0, BLOCK_U64);
+        write(&mut host, &id, block * BLOCK_U64, new);
+    }
+    let mut finished = false;
+    while !finished || !host.disk.is_idle() {
+        host.pump();
+        finished |= host.store().stats().deferred_writes > 0;
+        let next = host.disk.completable().into_iter().find(|t| (*t == read) == finished);
+        let Some(next) = next.or_else(|| host.disk.completable().first().copied()) else { break };
+        let done = host.disk.complete(next).unwrap();
+        host.store().disk_done(done);
+        host.pump();
+    }
+    host.settle();
+    assert_eq!(finish_read(&mut host, 1).bytes, data.bytes.slice(56 * 4096..));
+    assert!(!host.store().deferred.is_writing());
+    assert_eq!(host.committed, host.history.len());
+}
