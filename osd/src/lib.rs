@@ -3,14 +3,26 @@
 //! **Architecture Invariant:** protocol only: no I/O, no clock, no randomness but the seed's. An acknowledgement leaves
 //! only while the commit of what it promises is handled.
 
+mod backfill;
 mod config;
 mod event;
+mod heartbeat;
 pub mod log;
+mod maps_keeper;
 pub mod ops;
+mod osd;
+mod peering;
 pub mod pg;
+pub mod recovery;
+mod replication;
+mod scrub;
 pub mod snaps;
+#[cfg(test)]
+mod testing;
 mod token;
 pub mod watch;
 
 pub use config::{OsdConfig, Tunables};
 pub use event::{OsdEffect, OsdEvent};
+pub use osd::{OpenError, Osd};
+pub use peering::{Choice, PriorSet, choose_acting};

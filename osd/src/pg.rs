@@ -7,17 +7,33 @@
 //! another PG or the OSD itself; what it wants of them it leaves in [`Requests`](context::Requests).
 
 pub mod context;
+mod dispatch;
+mod execute;
 pub mod hooks;
+mod lifecycle;
+mod listing;
+mod pipeline;
+mod remove;
+mod snap_trim;
 pub mod state;
+mod stats;
 
 pub use context::{PgContext, Requests};
 pub use hooks::{OsdShared, Readiness, RecoverySummary};
+pub(crate) use pipeline::{ClientOp, Stage};
+pub use pipeline::{Counters, Pipeline};
+pub(crate) use dispatch::interval_of;
+pub(crate) use stats::quoted;
 pub use state::{Membership, State, WaitReason};
 
 use crate::log::{Info, MissingSet, PastIntervals, PgLog};
+use crate::peering::Pieces;
+use crate::replication::InFlight;
+use crate::replication::lease::Lease;
 use nacre_types::{EVersion, Epoch, Instant, OsdId, PgId};
 use nacre_wire::{Message, Packet};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 /// What the primary knows of another copy.
 #[derive(Clone, Debug)]
@@ -29,6 +45,10 @@ pub struct PgPeer {
     pub durable: EVersion,
     /// Whether `missing` can be relied on.
     pub missing_known: bool,
+    /// Newest version its log shares with the authoritative one; `None` while it has nothing to go by.
+    pub common: Option<EVersion>,
+    /// Since when this run of it is up.
+    pub run: Epoch,
 }
 
 /// A PG's state on this OSD.
@@ -50,6 +70,43 @@ pub struct Pg {
     pub backfill_targets: BTreeSet<OsdId>,
     /// Primary: everything up to here is durable on all members.
     pub committed_to: EVersion,
+    /// Primary: acting equals up, nothing is missing, nothing to fill.
+    pub clean: bool,
+    /// Primary: who watches what.
+    pub watch: crate::watch::Registry,
+    /// Objects are found by it; the pool's, also after the pool is gone.
+    pub(crate) pg_num: u32,
+    /// Whether `past` covers all since the PG was last clean; not if this OSD missed maps or has just met the PG.
+    pub(crate) past_known: bool,
+    /// The map epoch that is written down: older maps are not needed for this PG.
+    pub(crate) written_epoch: Epoch,
+    /// The membership changed and is not written down yet.
+    pub(crate) dirty: bool,
+    /// Primary: whom to ask, by the last look at the past.
+    pub(crate) probe: BTreeSet<OsdId>,
+    /// The interval nobody reachable was a member of.
+    pub(crate) blocking: Option<(Epoch, Epoch)>,
+    /// Logs on their way here.
+    pub(crate) incoming: BTreeMap<OsdId, Pieces>,
+    pub(crate) full_log_wanted: bool,
+    pub(crate) next_resend: Instant,
+    /// Primary: members that have not confirmed the history shared last.
+    pub(crate) history_unconfirmed: BTreeSet<OsdId>,
+    /// Member: the activation is on its way to the disk.
+    pub(crate) activation_submitted: bool,
+    pub(crate) lease: Lease,
+    pub(crate) pipeline: Pipeline,
+    /// Primary: writes that not all have committed, oldest first.
+    pub(crate) in_flight: VecDeque<InFlight>,
+    /// Primary: everything up to here is durable here.
+    pub(crate) own_durable: EVersion,
+    /// Member: the same.
+    pub(crate) replica_durable: EVersion,
+    pub(crate) commit_latency: Duration,
+    pub(crate) report_seq: u64,
+    /// Snapshots whose clones are all gone.
+    pub(crate) trimming: snap_trim::Trimming,
+    pub(crate) recovery: crate::recovery::Recovery,
 }
 
 impl Pg {

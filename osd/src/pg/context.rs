@@ -31,8 +31,10 @@ pub struct PgContext<'a> {
 pub struct Requests {
     /// Lowest `up_thru` that would let every waiting PG activate.
     pub up_thru: Option<Epoch>,
+    pub up_thru_sent: Option<Epoch>,
     /// Acting sets wanted of the monitors; empty to take one back. Kept until the map agrees.
     pub pg_temp: BTreeMap<PgId, Vec<OsdId>>,
+    /// Some of `pg_temp` has not been sent yet.
     pub pg_temp_changed: bool,
     /// PGs whose state is worth telling the monitors now.
     pub report: BTreeSet<PgId>,
@@ -42,6 +44,16 @@ pub struct Requests {
     pub removed: BTreeSet<PgId>,
     /// The store failed to answer: the OSD must stop.
     pub fatal: Option<String>,
+}
+
+impl Requests {
+    /// Wants `acting` for a PG, or (empty) its up set.
+    pub fn want_acting(&mut self, pg: PgId, acting: Vec<OsdId>) {
+        if self.pg_temp.get(&pg) != Some(&acting) {
+            self.pg_temp.insert(pg, acting);
+            self.pg_temp_changed = true;
+        }
+    }
 }
 
 impl PgContext<'_> {
@@ -90,6 +102,11 @@ impl PgContext<'_> {
             let to = Address::Osd { id: to, address: address.into() };
             self.out.push(OsdEffect::Send { to, packet });
         }
+    }
+
+    /// Answers on the session a request came from.
+    pub fn reply(&mut self, to: nacre_wire::SessionId, packet: Packet) {
+        self.out.push(OsdEffect::Send { to: Address::Session(to), packet });
     }
 
     pub fn log(&mut self, level: LogLevel, text: impl Into<String>) {

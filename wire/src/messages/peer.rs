@@ -211,6 +211,12 @@ pub struct PgNotify {
     /// Nanoseconds until any read lease the sender granted in earlier intervals has run out.
     #[prost(uint64, tag = "4")]
     pub lease_remaining_ns: u64,
+    /// One more than the OSD those leases were granted to; 0 if there were several or it is not known.
+    #[prost(uint32, tag = "5")]
+    pub lease_holder_plus_one: u32,
+    /// Whether the sender's past intervals cover all since the PG was last clean; it may have missed maps.
+    #[prost(bool, tag = "6")]
+    pub past_known: bool,
 }
 
 /// A primary asks for a peer's log and missing set. Answered by [`PgLog`].
@@ -416,6 +422,11 @@ pub struct BackfillProgress {
     /// Objects the target has but should not.
     #[prost(message, repeated, tag = "5")]
     pub remove: Vec<ObjectVersion>,
+    /// With `done`: what a whole copy holds.
+    #[prost(uint64, tag = "6")]
+    pub objects: u64,
+    #[prost(uint64, tag = "7")]
+    pub bytes: u64,
 }
 
 /// Asks for a backfill or recovery slot at the receiver, or (with `release`) gives it back.
@@ -468,6 +479,9 @@ pub struct ScrubMap {
     pub scrub: u64,
     #[prost(message, repeated, tag = "3")]
     pub objects: Vec<ScrubObject>,
+    /// The request's, to tell answers apart.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub end: Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -1,0 +1,164 @@
+//! Coming up and going down.
+//!
+//! ```text
+//!  Starting --maps are recent--> Booting --map shows this run up--> Up --Stop--> Stopping --down or late--> Stopped
+//!                                   ^                                |
+//!                                   +---- map shows it down ---------+
+//! ```
+
+use super::Osd;
+use crate::OsdEffect;
+use nacre_store::ObjectStore;
+use nacre_types::{Instant, OsdId, Outbox, PgId};
+use nacre_wire::SessionId;
+use nacre_wire::messages::{LogLevel, OsdBoot, OsdStopping, Subscribe};
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Getting recent maps.
+    Starting,
+    /// Asking to be marked up.
+    Booting,
+    Up,
+    /// Told the monitors; until then at the latest.
+    Stopping(Instant),
+    Stopped,
+}
+
+/// A subscription is renewed that much more rarely than other requests.
+const RESUBSCRIBE: u32 = 10;
+
+impl<S: ObjectStore> Osd<S> {
+    pub(crate) fn subscribe(&mut self, now: Instant, out: &mut Outbox<OsdEffect>) {
+        let core = &mut self.core;
+        let calm = if core.phase == Phase::Up { RESUBSCRIBE } else { 1 };
+        core.timers.subscribe = now + core.config.tunables.resend_interval * calm;
+        let message = Subscribe {
+            osdmap: core.maps.epoch().0,
+            monmap: core.monmap_epoch,
+            authmap: core.auth.as_ref().map_or(0, |auth| auth.epoch.0),
+            config: 0,
+            log_after: None,
+            once: false,
+        };
+        core.send_mon(out, message);
+    }
+
+    pub(crate) fn boot(&mut self, now: Instant, out: &mut Outbox<OsdEffect>) {
+        let core = &mut self.core;
+        core.timers.boot = now + core.config.tunables.resend_interval;
+        let config = &core.config;
+        let message = OsdBoot {
+            osd: config.id.0,
+            uuid: config.uuid.clone(),
+            instance: config.instance,
+            address: config.address.clone(),
+            host: config.host.clone(),
+            device_class: config.device_class.clone(),
+            capacity_bytes: config.capacity_bytes,
+            location: config.location.clone(),
+            newest_map: core.maps.epoch().0,
+            oldest_map: core.maps.oldest().0,
+            version: config.version.clone(),
+            metadata: Default::default(),
+        };
+        core.send_mon(out, message);
+    }
+
+    /// What the newest map says of this OSD.
+    pub(crate) fn check_own_state(&mut self, now: Instant, out: &mut Outbox<OsdEffect>) {
+        let (id, instance) = (self.core.config.id, self.core.config.instance);
+        let map = self.core.maps.current().clone();
+        let own = map.osd(id);
+        if let Some(own) = own
+            && !own.uuid.is_empty()
+            && own.uuid != self.core.config.uuid
+        {
+            let text = format!(
+                "the cluster knows {id} as the disk {}, this is the disk {}: it was replaced or is the wrong one",
+                own.uuid, self.core.config.uuid
+            );
+            return self.stop_now(text, true, out);
+        }
+        let up = own.is_some_and(|own| own.up && own.instance == instance);
+        match self.core.phase {
+            Phase::Starting if map.epoch() >= self.core.maps.heard_of => {
+                self.core.phase = Phase::Booting;
+                self.check_own_state(now, out);
+            }
+            Phase::Booting if up => {
+                self.core.log(out, LogLevel::Info, format!("{id} is up since epoch {}", map.epoch()));
+                self.core.phase = Phase::Up;
+            }
+            Phase::Booting if now >= self.core.timers.boot => self.boot(now, out),
+            Phase::Up if own.is_none() => {
+                self.stop_now(format!("{id} was removed from the cluster"), true, out);
+            }
+            Phase::Up if !up => {
+                let text = format!("epoch {} shows {id} down although it runs: asking to be up again", map.epoch());
+                self.core.log(out, LogLevel::Warning, text);
+                self.core.phase = Phase::Booting;
+                self.boot(now, out);
+            }
+            Phase::Stopping(_) if !up => {
+                self.stop_now("stopped in order".into(), false, out);
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn begin_stop(&mut self, now: Instant, out: &mut Outbox<OsdEffect>) {
+        match self.core.phase {
+            Phase::Up | Phase::Booting => {
+                self.core.phase = Phase::Stopping(now + self.core.config.tunables.stop_wait);
+                self.send_stopping("stopped in order", out);
+            }
+            Phase::Starting => self.stop_now("stopped before it was up".into(), false, out),
+            Phase::Stopping(_) | Phase::Stopped => {}
+        }
+    }
+
+    fn send_stopping(&mut self, reason: &str, out: &mut Outbox<OsdEffect>) {
+        let (osd, instance) = (self.core.config.id.0, self.core.config.instance);
+        self.core.send_mon(out, OsdStopping { osd, instance, reason: reason.into() });
+    }
+
+    pub(crate) fn stop_now(&mut self, reason: String, failed: bool, out: &mut Outbox<OsdEffect>) {
+        if self.core.phase == Phase::Stopped {
+            return;
+        }
+        if failed {
+            self.core.log(out, LogLevel::Error, reason.clone());
+            self.send_stopping(&reason, out);
+        }
+        self.core.phase = Phase::Stopped;
+        out.push(OsdEffect::Stopped { reason, failed });
+    }
+
+    pub(crate) fn session_closed(&mut self, now: Instant, session: SessionId, out: &mut Outbox<OsdEffect>) {
+        self.core.pushed.remove(&session);
+        if self.core.mon_session == Some(session) {
+            self.core.mon_session = None;
+            self.subscribe(now, out);
+            self.core.timers.resend_to_mon = now;
+        }
+        let ids: Vec<PgId> =
+            self.pgs.iter().filter(|(_, pg)| !pg.watch.is_empty()).map(|(&id, _)| id).collect();
+        for id in ids {
+            self.with_pg(now, out, id, |pg, ctx| {
+                pg.watch.session_closed(session);
+                pg.deliver_watch(ctx);
+            });
+        }
+    }
+
+    pub(crate) fn peer_refused(&mut self, now: Instant, osd: OsdId, address: &str, out: &mut Outbox<OsdEffect>) {
+        // An old address says nothing about the run that is up now.
+        if self.core.maps.current().address(osd) != Some(address) || self.core.phase != Phase::Up {
+            return;
+        }
+        if let Some(report) = self.core.heartbeat.on_refused(self.core.config.id, osd, now) {
+            self.core.send_mon(out, report);
+        }
+    }
+}

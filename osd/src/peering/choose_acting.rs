@@ -1,0 +1,95 @@
+//! Who leads, who follows, who is to be filled: the choice of an acting set.
+
+use crate::log::{Info, find_best};
+use crate::pg::{Pg, PgContext, State};
+use nacre_types::OsdId;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a primary concludes from what it heard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Choice {
+    /// No complete copy of the newest started interval is reachable.
+    Incomplete,
+    /// Other members would serve the PG better while it recovers; to be asked of the monitors.
+    Want(Vec<OsdId>),
+    /// The acting set is right: take the log of `auth`, fill `backfill`.
+    Go { auth: OsdId, backfill: BTreeSet<OsdId> },
+}
+
+/// Chooses among all known copies (this OSD's included), as Ceph does for replicated pools:
+/// the authoritative log by [`find_best`]; the up primary leads if its log reaches the authoritative one, else the latter's
+/// holder does; members of the up set whose log does not reach are backfilled while others that have the data serve.
+pub fn choose_acting(
+    me: OsdId,
+    infos: &BTreeMap<OsdId, &Info>,
+    up: &[OsdId],
+    acting: &[OsdId],
+    size: usize,
+    is_up: impl Fn(OsdId) -> bool,
+) -> Choice {
+    let Some(auth) = find_best(infos.iter().map(|(&osd, &info)| (osd, info)), Some(me)) else {
+        return Choice::Incomplete;
+    };
+    let tail = infos[&auth].log_tail;
+    let usable = |osd: OsdId| infos.get(&osd).is_some_and(|info| info.is_complete() && info.last_update >= tail);
+    let primary = up.first().copied().filter(|&osd| usable(osd)).unwrap_or(auth);
+    let mut want = vec![primary];
+    let mut backfill = BTreeSet::new();
+    for &osd in up.iter().filter(|&&osd| osd != primary) {
+        if usable(osd) {
+            want.push(osd);
+        } else {
+            backfill.insert(osd);
+        }
+    }
+    let spares = acting.iter().chain(infos.keys());
+    for &osd in spares {
+        let exists = infos.get(&osd).is_some_and(|info| info.exists);
+        if want.len() < size && exists && is_up(osd) && usable(osd) && !want.contains(&osd) {
+            want.push(osd);
+        }
+    }
+    if same_members(&want, acting) { Choice::Go { auth, backfill } } else { Choice::Want(want) }
+}
+
+/// The same primary and the same others, in whatever order.
+pub(crate) fn same_members(a: &[OsdId], b: &[OsdId]) -> bool {
+    let set = |list: &[OsdId]| list.iter().copied().collect::<BTreeSet<_>>();
+    a.first() == b.first() && set(a) == set(b)
+}
+
+impl Pg {
+    pub(crate) fn choose(&mut self, ctx: &mut PgContext<'_>) {
+        let mut infos: BTreeMap<OsdId, &Info> = self.peers.iter().map(|(&osd, peer)| (osd, &peer.info)).collect();
+        infos.insert(self.me, &self.info);
+        let size = ctx.map.pool(self.id.pool).map_or(1, |pool| pool.size) as usize;
+        let map = ctx.map.clone();
+        let choice = choose_acting(self.me, &infos, &self.members.up, &self.members.acting, size, |osd| {
+            map.is_up(osd)
+        });
+        match choice {
+            Choice::Incomplete => {
+                let reason = format!(
+                    "no complete copy of what was served up to epoch {} is reachable",
+                    self.info.history.last_epoch_started
+                );
+                self.enter(ctx, State::Incomplete { reason });
+            }
+            Choice::Want(want) => {
+                self.enter(ctx, State::WaitActingChange { want: want.clone() });
+                self.want_acting(ctx, want);
+            }
+            Choice::Go { auth, backfill } => {
+                self.backfill_targets = backfill;
+                ctx.requests.pg_temp.remove(&self.id);
+                self.start_get_log(ctx, auth);
+            }
+        }
+    }
+
+    /// Asks the monitors for another acting set; the up set itself is asked for by taking the request back.
+    pub(crate) fn want_acting(&mut self, ctx: &mut PgContext<'_>, want: Vec<OsdId>) {
+        let want = if same_members(&want, &self.members.up) { Vec::new() } else { want };
+        ctx.requests.want_acting(self.id, want);
+    }
+}

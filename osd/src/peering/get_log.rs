@@ -1,0 +1,167 @@
+//! GetLog: take over the authoritative log.
+
+use super::LOG_PIECE;
+use crate::log::{MissingSet, PgLog, decode_version, encode_version, merge_authoritative, persist};
+use crate::pg::{Pg, PgContext, State};
+use nacre_types::{EVersion, OsdId};
+use nacre_wire::Transaction;
+use nacre_wire::messages::{self, LogLevel, PgLogRequest};
+
+/// A log that arrives in pieces.
+#[derive(Clone, Debug, Default)]
+pub struct Pieces {
+    entries: Vec<messages::LogEntry>,
+    missing: Vec<messages::MissingObject>,
+}
+
+impl Pieces {
+    pub(super) fn entries(&self) -> &[messages::LogEntry] {
+        &self.entries
+    }
+
+    pub(super) fn extend_entries(&mut self, entries: &[messages::LogEntry]) {
+        if self.entries.len() + entries.len() <= PIECES_MAX {
+            self.entries.extend_from_slice(entries);
+        }
+    }
+}
+
+/// Most records taken from one peer: a log's and its dups' bounds, and an object each in the missing set.
+const PIECES_MAX: usize = 1 << 20;
+
+impl Pg {
+    pub(crate) fn start_get_log(&mut self, ctx: &mut PgContext<'_>, auth: OsdId) {
+        self.full_log_wanted = false;
+        self.incoming.clear();
+        if auth == self.me {
+            return self.start_get_missing(ctx);
+        }
+        self.enter(ctx, State::GetLog { from: auth });
+        self.next_resend = ctx.now + ctx.config.tunables.resend_interval;
+        self.request_log(ctx);
+    }
+
+    pub(crate) fn request_log(&mut self, ctx: &mut PgContext<'_>) {
+        let State::GetLog { from } = *self.state() else { return };
+        let request = PgLogRequest {
+            interval: self.interval().0,
+            since: encode_version(self.log_wanted_since(from)),
+            full: self.full_log_wanted,
+        };
+        self.send(ctx, from, request);
+    }
+
+    /// The oldest head among those who will be brought up to date by log: from there on the entries are needed.
+    fn log_wanted_since(&self, auth: OsdId) -> EVersion {
+        let tail = self.peers.get(&auth).map_or(EVersion::ZERO, |peer| peer.info.log_tail);
+        let members = self.members.acting.iter().chain(&self.members.up);
+        let heads = members.filter_map(|osd| self.peers.get(osd)).map(|peer| peer.info.last_update);
+        let reachable = heads.chain([self.info.last_update]).filter(|&head| head >= tail);
+        reachable.min().unwrap_or(tail)
+    }
+
+    /// Any copy: the primary wants the log and what is missing here.
+    pub(crate) fn on_log_request(&mut self, ctx: &mut PgContext<'_>, from: OsdId, request: PgLogRequest) {
+        if self.members.primary() != Some(from) {
+            return;
+        }
+        let since = decode_version(request.since);
+        let since = (!request.full && self.log.reaches(since)).then_some(since);
+        let (tail, entries) = self.log.encode_after(since);
+        let missing = self.missing.encode();
+        let count = entries.len().max(missing.len()).div_ceil(LOG_PIECE).max(1);
+        let (mut entries, mut missing) = (entries.into_iter(), missing.into_iter());
+        for piece in 1..=count {
+            let reply = messages::PgLog {
+                interval: self.interval().0,
+                info: Some(self.info.encode()),
+                entries: entries.by_ref().take(LOG_PIECE).collect(),
+                tail: encode_version(tail),
+                missing: missing.by_ref().take(LOG_PIECE).collect(),
+                more: piece < count,
+            };
+            self.send(ctx, from, reply);
+        }
+    }
+
+    /// Primary: a piece of a log that was asked for.
+    pub(crate) fn on_log(&mut self, ctx: &mut PgContext<'_>, from: OsdId, message: messages::PgLog) {
+        let wanted = match self.state() {
+            State::GetLog { from: auth } => *auth == from,
+            State::GetMissing { waiting } => waiting.contains(&from),
+            _ => false,
+        };
+        if !wanted {
+            return;
+        }
+        let pieces = self.incoming.entry(from).or_default();
+        // Answers to a request sent twice may interleave; the entries of one answer ascend.
+        let last = pieces.entries.last().map_or(EVersion::ZERO, |entry| decode_version(entry.version));
+        let first = message.entries.first().map(|entry| decode_version(entry.version));
+        if first.is_some_and(|first| first <= last) || pieces.entries.len() + pieces.missing.len() > PIECES_MAX {
+            *pieces = Pieces::default();
+        }
+        pieces.entries.extend(message.entries);
+        pieces.missing.extend(message.missing);
+        if message.more {
+            return;
+        }
+        let pieces = self.incoming.remove(&from).unwrap_or_default();
+        let log = PgLog::decode(decode_version(message.tail), &pieces.entries);
+        let missing = MissingSet::decode(&pieces.missing);
+        let (log, missing) = match (log, missing) {
+            (Ok(log), Ok(missing)) => (log, missing),
+            (Err(error), _) | (_, Err(error)) => {
+                let text = format!("PG {}: the log of {from} is damaged: {error}", self.id);
+                return ctx.log(LogLevel::Error, text);
+            }
+        };
+        match self.state() {
+            State::GetLog { .. } => self.take_authoritative_log(ctx, from, &log, missing),
+            _ => self.take_member_log(ctx, from, log, missing),
+        }
+    }
+
+    fn take_authoritative_log(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        from: OsdId,
+        auth: &PgLog,
+        auth_missing: MissingSet,
+    ) {
+        let peer_info = self.peers.get(&from).map(|peer| peer.info.clone());
+        let Some(peer_info) = peer_info.filter(|info| info.last_update == auth.head()) else {
+            // Not the answer of the copy that was chosen: ask anew.
+            return self.start_get_info(ctx);
+        };
+        let mark = self.info.last_backfill.clone();
+        match merge_authoritative(&mut self.log, &mut self.missing, &mark, auth) {
+            Ok(merged) => {
+                let mut t = Transaction::new(self.id);
+                persist::merged(&mut t, &merged, &self.log, &self.missing);
+                if !self.info.exists {
+                    self.info.exists = true;
+                    self.info.history.merge(&peer_info.history);
+                }
+                self.info.follow(&self.log, &self.missing);
+                (self.info.objects, self.info.bytes) = (peer_info.objects, peer_info.bytes);
+                self.write_info(&mut t);
+                ctx.submit_unwatched(t);
+            }
+            Err(error) if !self.full_log_wanted => {
+                ctx.log(LogLevel::Info, format!("PG {}: asking {from} for its whole log: {error}", self.id));
+                self.full_log_wanted = true;
+                return self.request_log(ctx);
+            }
+            Err(error) => {
+                let reason = format!("the log of {from} does not meet the one here: {error}");
+                return self.enter(ctx, State::Incomplete { reason });
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.missing = auth_missing;
+            peer.missing_known = true;
+        }
+        self.start_get_missing(ctx);
+    }
+}

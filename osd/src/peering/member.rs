@@ -1,0 +1,148 @@
+//! The members' side of peering: tell the primary what is here, take over its log, record the start.
+
+use super::get_log::Pieces;
+use crate::log::{
+    BackfillMark, History, Info, MissingSet, PastIntervals, PgLog, decode_version, merge_authoritative, persist,
+};
+use crate::pg::{Pg, PgContext, State};
+use crate::token::PgPurpose;
+use nacre_types::{EVersion, OsdId};
+use nacre_wire::Transaction;
+use nacre_wire::messages::{LogLevel, PgActivate, PgActivated, PgNotify, PgQuery};
+
+impl Pg {
+    /// What this copy is, for its primary.
+    pub(crate) fn notify(&self, ctx: &PgContext<'_>) -> PgNotify {
+        let (remaining, holder) = self.lease.granted_remaining(ctx.now);
+        PgNotify {
+            interval: self.interval().0,
+            info: Some(self.info.encode()),
+            past_intervals: if self.past_known { self.past.encode() } else { Default::default() },
+            lease_remaining_ns: remaining.as_nanos() as u64,
+            lease_holder_plus_one: holder.map_or(0, |osd| osd.0.saturating_add(1)),
+            past_known: self.past_known,
+        }
+    }
+
+    pub(crate) fn notify_primary(&mut self, ctx: &mut PgContext<'_>) {
+        if let Some(primary) = self.members.primary() {
+            let notify = self.notify(ctx);
+            self.send(ctx, primary, notify);
+        }
+    }
+
+    /// A stray makes itself known from time to time, so that a primary that is clean tells it to go.
+    pub(crate) fn stray_tick(&mut self, ctx: &mut PgContext<'_>) {
+        let calm = if self.members.is_member(self.me) { 2 } else { 8 };
+        self.next_resend = ctx.now + ctx.config.tunables.resend_interval * calm;
+        self.notify_primary(ctx);
+    }
+
+    pub(crate) fn on_query(&mut self, ctx: &mut PgContext<'_>, from: OsdId, query: PgQuery) {
+        if self.members.primary() != Some(from) {
+            return;
+        }
+        if let Some(history) = &query.history
+            && self.info.history.merge(&History::decode(history))
+        {
+            self.past.prune(self.info.history.last_epoch_clean);
+            self.persist_info(ctx);
+        }
+        let notify = self.notify(ctx);
+        self.send(ctx, from, notify);
+    }
+
+    /// The primary makes this OSD a member of the interval.
+    pub(crate) fn on_activate(&mut self, ctx: &mut PgContext<'_>, from: OsdId, message: PgActivate) {
+        if self.members.primary() != Some(from) || from == self.me {
+            return;
+        }
+        match self.state() {
+            // The first acknowledgement was lost.
+            State::ReplicaActive => return self.acknowledge_activation(ctx),
+            State::Stray if self.activation_submitted => return,
+            State::Stray => {}
+            _ => return,
+        }
+        let mut pieces = self.incoming.remove(&from).unwrap_or_default();
+        pieces.add_entries(&message.entries);
+        if message.more {
+            self.incoming.insert(from, pieces);
+            return;
+        }
+        if let Err(reason) = self.take_activation(ctx, &message, pieces) {
+            ctx.log(LogLevel::Error, format!("PG {}: the activation by {from} does not fit: {reason}", self.id));
+            self.notify_primary(ctx);
+        }
+    }
+
+    fn take_activation(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        message: &PgActivate,
+        pieces: Pieces,
+    ) -> Result<(), String> {
+        let theirs = message.info.as_ref().ok_or("it has no info")?;
+        let theirs = Info::decode(theirs).map_err(|e| e.to_string())?;
+        if theirs.pg != self.id {
+            return Err(format!("it is of PG {}", theirs.pg));
+        }
+        let past = PastIntervals::decode(&message.past_intervals).map_err(|e| e.to_string())?;
+        let auth = PgLog::decode(decode_version(message.tail), pieces.entries()).map_err(|e| e.to_string())?;
+        if auth.head() != theirs.last_update {
+            return Err(format!("its log ends at {}, not at {}", auth.head(), theirs.last_update));
+        }
+        let mut t = Transaction::new(self.id);
+        if message.start_backfill {
+            self.log = auth;
+            self.missing = MissingSet::new();
+            self.info.last_backfill = BackfillMark::START;
+            (self.info.objects, self.info.bytes) = (0, 0);
+            persist::log(&mut t, &self.log);
+            persist::missing(&mut t, &self.missing);
+        } else {
+            let mark = self.info.last_backfill.clone();
+            let merged = merge_authoritative(&mut self.log, &mut self.missing, &mark, &auth);
+            let merged = merged.map_err(|e| e.to_string())?;
+            persist::merged(&mut t, &merged, &self.log, &self.missing);
+        }
+        self.info.exists = true;
+        self.info.history.merge(&theirs.history);
+        self.info.history.same_interval_since = self.interval();
+        self.info.last_epoch_started = theirs.last_epoch_started;
+        self.info.last_interval_started = theirs.last_interval_started;
+        self.info.follow(&self.log, &self.missing);
+        self.past = past;
+        self.past_known = true;
+        self.past.prune(self.info.history.last_epoch_clean);
+        self.write_info(&mut t);
+        self.activation_submitted = true;
+        ctx.submit(self.id, self.interval(), PgPurpose::Activation, t);
+        Ok(())
+    }
+
+    /// The activation is durable here.
+    pub(crate) fn on_member_activation_durable(&mut self, ctx: &mut PgContext<'_>) {
+        self.enter(ctx, State::ReplicaActive);
+        self.replica_durable = self.log.head();
+        self.acknowledge_activation(ctx);
+    }
+
+    fn acknowledge_activation(&mut self, ctx: &mut PgContext<'_>) {
+        let Some(primary) = self.members.primary() else { return };
+        let activated_in = self.info.last_epoch_started.0;
+        self.send(ctx, primary, PgActivated { interval: self.interval().0, activated_in });
+    }
+}
+
+impl Pieces {
+    pub(super) fn add_entries(&mut self, entries: &[nacre_wire::messages::LogEntry]) {
+        // An activation sent twice may interleave with itself; the entries of one ascend.
+        let last = self.entries().last().map_or(EVersion::ZERO, |entry| decode_version(entry.version));
+        let first = entries.first().map(|entry| decode_version(entry.version));
+        if first.is_some_and(|first| first <= last) {
+            *self = Pieces::default();
+        }
+        self.extend_entries(entries);
+    }
+}

@@ -1,0 +1,297 @@
+//! Client operations on the primary: queues per object, and what an operation must wait for.
+//!
+//! ```text
+//!   admit -> queue of its object -> gate (PG active? lease? recovered?) -> execute --- read: answer
+//!                   ^                                                        |
+//!                   +--- interval change, bad copy ---+                      +-- write: replicate -> commit -> answer
+//! ```
+//!
+//! Per object operations start in the order they came. Reads run together; writes follow each other without waiting for
+//! commits; a read waits until the writes before it are committed by all members, and a write until the reads before it
+//! have their data.
+
+use super::{Pg, PgContext, Readiness, State, WaitReason};
+use crate::ops::{ReadCache, ReadWanted};
+use nacre_maps::Flag;
+use nacre_types::{EVersion, Instant, ObjectId, RequestId};
+use nacre_wire::op::{OsdOp, OsdOpReply};
+use nacre_wire::{Data, ErrorCode, Peer};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Where an operation is.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Stage {
+    Queued,
+    /// Waits for that many pieces of data from the store.
+    Reading { outstanding: usize, failed: Option<nacre_store::StoreError> },
+    /// A write, submitted; its answer is ready.
+    InFlight { reply: Box<OsdOpReply>, data: Data },
+    /// Seen before as this version, which is not committed by all yet.
+    Duplicate(EVersion),
+    /// A notification that waits for its watchers.
+    Notifying { reply: Box<OsdOpReply>, op: usize },
+}
+
+/// One client request.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientOp {
+    pub from: Peer,
+    pub request: RequestId,
+    pub message: OsdOp,
+    pub data: Data,
+    /// As named: the head or a snapshot of it.
+    pub object: ObjectId,
+    pub write: bool,
+    pub received: Instant,
+    pub stage: Stage,
+    pub reads: ReadCache,
+    pub wanted: Vec<ReadWanted>,
+    pub arrived: Vec<Option<Data>>,
+    /// What it waits for, for people.
+    pub wait: String,
+    pub watch: Vec<crate::ops::WatchAction>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ObjectQueue {
+    pub waiting: VecDeque<u64>,
+    /// Reads that wait for their data.
+    pub readers: usize,
+    /// Writes that not all members have committed.
+    pub writers: usize,
+    /// A write that waits for data it needs.
+    pub executing: bool,
+}
+
+impl ObjectQueue {
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.readers == 0 && self.writers == 0 && !self.executing
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Pipeline {
+    pub(crate) next: u64,
+    pub(crate) ops: BTreeMap<u64, ClientOp>,
+    /// By head.
+    pub(crate) objects: BTreeMap<ObjectId, ObjectQueue>,
+    pub(crate) requests: BTreeMap<RequestId, u64>,
+    pub(crate) counters: Counters,
+}
+
+/// Since the primary took over.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    pub read_ops: u64,
+    pub read_bytes: u64,
+    pub write_ops: u64,
+    pub write_bytes: u64,
+}
+
+impl Pg {
+    /// A request that this OSD may serve: it is primary, and the sender is allowed to.
+    pub(crate) fn admit(&mut self, ctx: &mut PgContext<'_>, mut op: ClientOp) {
+        if let Some(&id) = self.pipeline.requests.get(&op.request)
+            && let Some(known) = self.pipeline.ops.get_mut(&id)
+        {
+            // Sent again while the first is under way: one answer, to where it was asked last.
+            known.from = op.from;
+            return;
+        }
+        let gate = self.gate(ctx, op.write);
+        if op.message.no_wait
+            && let Err(reason) = &gate
+        {
+            return self.refuse(ctx, &op, ErrorCode::TryAgain, reason);
+        }
+        if self.pipeline.ops.len() >= ctx.config.tunables.queued_ops_max {
+            let text = format!("PG {} has {} requests waiting", self.id, self.pipeline.ops.len());
+            return self.refuse(ctx, &op, ErrorCode::TryAgain, &text);
+        }
+        let id = self.pipeline.next;
+        self.pipeline.next += 1;
+        op.stage = Stage::Queued;
+        let head = op.object.head();
+        self.pipeline.requests.insert(op.request, id);
+        self.pipeline.ops.insert(id, op);
+        self.pipeline.objects.entry(head.clone()).or_default().waiting.push_back(id);
+        self.pump(ctx, &head);
+    }
+
+    /// Whether the PG serves at all now, and if not, what that waits for.
+    pub(crate) fn gate(&self, ctx: &PgContext<'_>, write: bool) -> Result<(), String> {
+        if !self.is_active() || !self.is_primary() {
+            return Err(format!("PG {} is {}", self.id, self.state().name()));
+        }
+        if !self.is_writeable(ctx) {
+            let (have, min) = (self.members.acting.len(), ctx.map.pool(self.id.pool).map_or(0, |p| p.min_size));
+            return Err(format!("PG {} has {have} acting members, min_size is {min}", self.id));
+        }
+        if let Some(end) = self.prior_lease_end(ctx.now) {
+            let left = end.since(ctx.now).as_millis();
+            return Err(format!("a read lease of an earlier interval runs for {left} ms more"));
+        }
+        if ctx.map.flags().contains(Flag::Pause) {
+            return Err("the cluster flag pause is set".into());
+        }
+        if !write && !self.may_serve_reads(ctx) {
+            return Err("the read lease has run out: a member does not answer".into());
+        }
+        Ok(())
+    }
+
+    /// Starts whatever can start.
+    pub(crate) fn pump_all(&mut self, ctx: &mut PgContext<'_>) {
+        let waiting = |(_, queue): &(&ObjectId, &ObjectQueue)| !queue.waiting.is_empty();
+        let objects: Vec<ObjectId> =
+            self.pipeline.objects.iter().filter(waiting).map(|(object, _)| object.clone()).collect();
+        for object in objects {
+            self.pump(ctx, &object);
+        }
+    }
+
+    pub(crate) fn pump(&mut self, ctx: &mut PgContext<'_>, head: &ObjectId) {
+        while let Some(queue) = self.pipeline.objects.get(head) {
+            let Some(&id) = queue.waiting.front() else { break };
+            let (readers, writers, executing) = (queue.readers, queue.writers, queue.executing);
+            let Some(op) = self.pipeline.ops.get(&id) else {
+                self.leave_queue(head, id);
+                continue;
+            };
+            let (write, no_wait) = (op.write, op.message.no_wait);
+            let wait = if executing || (write && readers > 0) {
+                Some("operations on the object before it".to_string())
+            } else if !write && writers > 0 {
+                Some("writes to the object before it to commit".to_string())
+            } else if let Err(reason) = self.gate(ctx, write) {
+                Some(reason)
+            } else {
+                match if write { self.ready_to_write(ctx, head) } else { self.ready_to_read(ctx, head) } {
+                    Readiness::Ready => None,
+                    Readiness::Wait(why) => Some(why.to_string()),
+                    Readiness::Unfound if no_wait => {
+                        self.fail(ctx, id, ErrorCode::TryAgain, &format!("no good copy of {head} is reachable"));
+                        continue;
+                    }
+                    Readiness::Unfound => Some(format!("{head} is unfound: no good copy of it is reachable")),
+                    Readiness::Failed(code, reason) => {
+                        self.fail(ctx, id, code, &reason);
+                        continue;
+                    }
+                }
+            };
+            if let Some(wait) = wait {
+                if let Some(op) = self.pipeline.ops.get_mut(&id) {
+                    op.wait = wait;
+                }
+                break;
+            }
+            self.leave_queue(head, id);
+            self.start(ctx, id);
+        }
+        if self.pipeline.objects.get(head).is_some_and(ObjectQueue::is_idle) {
+            self.pipeline.objects.remove(head);
+        }
+    }
+
+    fn leave_queue(&mut self, head: &ObjectId, id: u64) {
+        if let Some(queue) = self.pipeline.objects.get_mut(head) {
+            queue.waiting.retain(|&other| other != id);
+        }
+    }
+
+    pub(crate) fn queue_of(&mut self, head: &ObjectId) -> &mut ObjectQueue {
+        self.pipeline.objects.entry(head.clone()).or_default()
+    }
+
+    /// An interval ended: whatever was under way starts over in the next one, in the order it came. What had been logged
+    /// is found there as a duplicate.
+    pub(crate) fn reset_pipeline(&mut self, ctx: &mut PgContext<'_>) {
+        self.in_flight.clear();
+        self.pipeline.objects.clear();
+        self.pipeline.counters = Counters::default();
+        self.watch = crate::watch::Registry::new(ctx.epoch().0 << 24);
+        for (&id, op) in &mut self.pipeline.ops {
+            op.stage = Stage::Queued;
+            op.reads = ReadCache::new();
+            (op.wanted, op.arrived, op.watch) = Default::default();
+            op.wait = "peering".into();
+            self.pipeline.objects.entry(op.object.head()).or_default().waiting.push_back(id);
+        }
+    }
+
+    /// This OSD is no longer primary: clients find the new one with a newer map.
+    pub(crate) fn drop_all_ops(&mut self, ctx: &mut PgContext<'_>) {
+        let ops = std::mem::take(&mut self.pipeline.ops);
+        self.pipeline.objects.clear();
+        self.pipeline.requests.clear();
+        let text = format!("{} is not the primary of PG {} any more", self.me, self.id);
+        for op in ops.values() {
+            self.refuse(ctx, op, ErrorCode::TryAgain, &text);
+        }
+    }
+
+    /// Drops an operation that has ended, for whatever reason.
+    pub(crate) fn forget(&mut self, id: u64) -> Option<ClientOp> {
+        let op = self.pipeline.ops.remove(&id)?;
+        self.pipeline.requests.remove(&op.request);
+        self.leave_queue(&op.object.head(), id);
+        Some(op)
+    }
+
+    /// Everything that waits here, oldest first.
+    pub fn why(&self) -> Vec<WaitReason> {
+        let mut reasons = Vec::new();
+        let needs = match self.state() {
+            State::Active if self.clean => String::new(),
+            State::Active => self.recovery_summary().waiting_for,
+            State::ReplicaActive => String::new(),
+            State::Reset => "its OSD to be marked up".into(),
+            State::GetInfo { waiting, .. } => format!("what {} have of it", list(waiting.iter())),
+            State::Down { blocked_by } => {
+                let (first, last) = self.blocking.unwrap_or_default();
+                format!(
+                    "{}: only they may know what was written in epochs {first} to {last}",
+                    list(blocked_by.iter())
+                )
+            }
+            State::GetLog { from } => format!("the log of {from}"),
+            State::WaitActingChange { want } => format!("the monitors to make {} its acting set", list(want.iter())),
+            State::Incomplete { reason } => reason.clone(),
+            State::GetMissing { waiting } => format!("the logs of {}", list(waiting.iter())),
+            State::WaitUpThru => "the monitors to record that its primary is alive".into(),
+            State::Activating { waiting } => format!("{} to record the start", list(waiting.iter())),
+            State::Stray => "the primary to need it or to let it go".into(),
+            State::Removing => "its objects to be removed".into(),
+        };
+        if !needs.is_empty() {
+            reasons.push(WaitReason { on: self.state().name().into(), since: self.state_since, needs });
+        }
+        for op in self.pipeline.ops.values() {
+            let needs = match &op.stage {
+                Stage::Queued => op.wait.clone(),
+                Stage::Reading { outstanding, .. } => format!("{outstanding} reads of the disk"),
+                Stage::InFlight { .. } => format!("commits of {}", list(self.lagging().iter())),
+                Stage::Duplicate(version) => format!("version {version} to be committed"),
+                Stage::Notifying { .. } => "its watchers".into(),
+            };
+            reasons.push(WaitReason { on: format!("osd_op {} {}", op.request, op.object), since: op.received, needs });
+        }
+        reasons
+    }
+
+    /// Members that have not committed the oldest write in flight.
+    fn lagging(&self) -> Vec<nacre_types::OsdId> {
+        let Some(oldest) = self.in_flight.front() else { return Vec::new() };
+        let behind = |osd: &nacre_types::OsdId| self.peers.get(osd).is_none_or(|p| p.durable < oldest.version);
+        let mut lagging: Vec<_> = self.replicas().into_iter().filter(behind).collect();
+        if self.own_durable < oldest.version {
+            lagging.push(self.me);
+        }
+        lagging
+    }
+}
+
+fn list<'a>(osds: impl Iterator<Item = &'a nacre_types::OsdId>) -> String {
+    osds.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

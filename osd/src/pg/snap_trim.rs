@@ -1,0 +1,100 @@
+//! Snapshot trimming on the primary: walks the PG's index of clones by snapshot and takes removed snapshots off, one clone
+//! at a time and a few per turn, as ordinary replicated writes.
+
+use super::{Pg, PgContext, Readiness};
+use crate::snaps;
+use nacre_maps::SnapRange;
+use nacre_types::{Instant, ObjectId, SnapId};
+use std::time::Duration;
+
+/// Clones trimmed per turn of a PG.
+const CLONES_PER_TURN: usize = 8;
+/// Pause between turns, so that clients' writes come first.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Pause after meeting an object that cannot be changed now.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// How far trimming is.
+#[derive(Clone, Debug, Default)]
+pub struct Trimming {
+    /// The pool's removed snapshots that the whole index was looked through for.
+    done: Option<Vec<SnapRange>>,
+    next: Instant,
+}
+
+impl Pg {
+    pub(crate) fn trim_deadline(&self) -> Option<Instant> {
+        (self.is_active() && self.trimming.done.is_none()).then_some(self.trimming.next)
+    }
+
+    pub(crate) fn snap_trim_tick(&mut self, ctx: &mut PgContext<'_>) {
+        let map = ctx.map.clone();
+        let Some(pool) = map.pool(self.id.pool) else { return };
+        if !self.is_active() || self.gate(ctx, true).is_err() || pool.removed_snaps.is_empty() {
+            self.trimming.done = self.is_active().then(|| pool.removed_snaps.clone());
+            return;
+        }
+        if self.trimming.done.as_ref() == Some(&pool.removed_snaps) || ctx.now < self.trimming.next {
+            return;
+        }
+        self.trimming.done = None;
+        self.trimming.next = ctx.now + PAUSE;
+        for _ in 0..CLONES_PER_TURN {
+            let found = self.next_trim(ctx, pool);
+            let (snap, clone) = match found {
+                Ok(Some(found)) => found,
+                Ok(None) => {
+                    self.trimming.done = Some(pool.removed_snaps.clone());
+                    return;
+                }
+                Err(error) => return Pg::store_error(ctx, &error),
+            };
+            let head = clone.head();
+            let queue = self.pipeline.objects.get(&head);
+            let busy = queue.is_some_and(|queue| queue.readers > 0 || queue.executing);
+            if busy || self.ready_to_write(ctx, &head) != Readiness::Ready {
+                self.trimming.next = ctx.now + RETRY;
+                return;
+            }
+            let version = self.next_version(ctx);
+            match snaps::trim(&*ctx.store, self.id, &clone, pool, snap, version, ctx.wall_ms) {
+                Ok(Some(mutation)) => {
+                    self.queue_of(&head).writers += 1;
+                    self.replicate(ctx, head, mutation.transaction, mutation.entries, None);
+                }
+                Ok(None) => {
+                    let mut t = nacre_wire::Transaction::new(self.id);
+                    t.meta_remove(vec![snaps::index_key(snap, &clone).into()]);
+                    ctx.submit_unwatched(t);
+                }
+                Err(error) => return Pg::store_error(ctx, &error),
+            }
+        }
+    }
+
+    /// The first clone in the index that serves a removed snapshot.
+    fn next_trim(
+        &self,
+        ctx: &PgContext<'_>,
+        pool: &nacre_maps::Pool,
+    ) -> Result<Option<(SnapId, ObjectId)>, nacre_store::StoreError> {
+        let (mut from, end) = snaps::index_range();
+        let prefix = from.len();
+        loop {
+            let mut first = None;
+            ctx.store.meta_scan(self.id, &from, &end, &mut |key, _| {
+                let snap = key.get(prefix..prefix + 8).and_then(|raw| raw.try_into().ok()).map(u64::from_be_bytes);
+                let clone = key.get(prefix + 8..).and_then(ObjectId::from_key);
+                first = snap.zip(clone);
+                first.is_none()
+            })?;
+            let Some((snap, clone)) = first else { return Ok(None) };
+            if pool.snap_is_removed(SnapId(snap)) {
+                return Ok(Some((SnapId(snap), clone)));
+            }
+            let Some(next) = snap.checked_add(1) else { return Ok(None) };
+            from.truncate(prefix);
+            from.extend_from_slice(&next.to_be_bytes());
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Read leases (invariant I6).
+//!
+//! A primary serves reads while every acting member has, within the lease's duration, promised not to help another
+//! primary sooner. A new primary waits until the promises it hears of have run out, or their holder has itself joined
+//! the new interval (and thereby given them up). Only durations cross the wire; clocks may drift by [`DRIFT_DIVISOR`].
+
+use crate::pg::{Pg, PgContext, State};
+use nacre_types::{Instant, OsdId};
+use nacre_wire::messages::{Lease as LeaseMessage, LeaseAck};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Clocks are trusted to run at the same speed to within one part in this.
+const DRIFT_DIVISOR: u32 = 50;
+
+#[derive(Clone, Debug, Default)]
+pub struct Lease {
+    /// Primary: when the newest lease that each member has acknowledged was sent.
+    acked: BTreeMap<OsdId, Instant>,
+    next_renewal: Instant,
+    /// Primary of a new interval: what members promised in earlier ones, and to whom.
+    prior: BTreeMap<OsdId, (Instant, Option<OsdId>)>,
+    /// Member: until when, and to whom, this OSD has promised.
+    granted: Vec<(Option<OsdId>, Instant)>,
+}
+
+impl Lease {
+    /// What this OSD promised before it was started is not known: as much as it may have been.
+    pub fn after_restart(now: Instant, duration: Duration) -> Lease {
+        Lease { granted: vec![(None, now + with_drift(duration))], ..Lease::default() }
+    }
+
+    pub fn start_interval(&mut self) {
+        self.acked.clear();
+        self.prior.clear();
+        self.next_renewal = Instant::ZERO;
+    }
+
+    pub fn grant(&mut self, now: Instant, to: OsdId, duration: Duration) {
+        let until = now + with_drift(duration);
+        self.granted.retain(|(holder, end)| *end > now && *holder != Some(to));
+        self.granted.push((Some(to), until));
+    }
+
+    /// How long this OSD's promises run, and to whom if all are to one.
+    pub fn granted_remaining(&self, now: Instant) -> (Duration, Option<OsdId>) {
+        let mut running = self.granted.iter().filter(|(_, end)| *end > now);
+        let Some(&(holder, end)) = running.next() else { return (Duration::ZERO, None) };
+        let (mut last, mut same) = (end, holder);
+        for &(holder, end) in running {
+            last = last.max(end);
+            same = same.filter(|_| same == holder);
+        }
+        (last.since(now), same)
+    }
+
+    pub fn note_prior(&mut self, from: OsdId, until: Instant, holder: Option<OsdId>) {
+        self.prior.insert(from, (until, holder));
+    }
+
+    /// Until when a new primary must not serve; `joined` says who is known to have given up what it held.
+    pub fn prior_end(&self, now: Instant, joined: impl Fn(OsdId) -> bool) -> Option<Instant> {
+        let own = self.granted.iter().map(|&(holder, end)| (end, holder));
+        let all = own.chain(self.prior.values().copied());
+        all.filter(|&(end, holder)| end > now && !holder.is_some_and(&joined)).map(|(end, _)| end).max()
+    }
+
+    /// Until when reads may be served; with no other member the lease is the primary's own.
+    fn valid_until(&self, others: impl Iterator<Item = OsdId>, duration: Duration) -> Instant {
+        let mut end = Instant::MAX;
+        for osd in others {
+            match self.acked.get(&osd) {
+                Some(&sent) => end = end.min(sent + duration),
+                None => return Instant::ZERO,
+            }
+        }
+        end
+    }
+}
+
+/// What a member must assume of a lease of that length.
+fn with_drift(duration: Duration) -> Duration {
+    duration + duration / DRIFT_DIVISOR
+}
+
+impl Pg {
+    /// Primary: asks all acting members for another lease.
+    pub(crate) fn renew_lease(&mut self, ctx: &mut PgContext<'_>) {
+        self.lease.next_renewal = ctx.now + ctx.config.tunables.lease_interval;
+        let duration_ns = ctx.config.tunables.lease_duration.as_nanos() as u64;
+        let message = LeaseMessage { interval: self.interval().0, sent_ns: ctx.now.0, duration_ns };
+        for osd in self.members.acting.clone() {
+            if osd != self.me {
+                self.send(ctx, osd, message.clone());
+            }
+        }
+    }
+
+    fn leads(&self) -> bool {
+        matches!(self.state(), State::Activating { .. } | State::Active)
+    }
+
+    pub(crate) fn lease_tick(&mut self, ctx: &mut PgContext<'_>) {
+        if self.leads() && self.is_primary() && ctx.now >= self.lease.next_renewal {
+            self.renew_lease(ctx);
+        }
+    }
+
+    pub(crate) fn lease_deadline(&self) -> Option<Instant> {
+        (self.leads() && self.members.acting.len() > 1).then_some(self.lease.next_renewal)
+    }
+
+    /// Member: promises, if the asker is the primary of this interval.
+    pub(crate) fn on_lease(&mut self, ctx: &mut PgContext<'_>, from: OsdId, lease: &LeaseMessage) {
+        if self.members.primary() != Some(from) || from == self.me {
+            return;
+        }
+        // Longer than configured here would stall a failover for as long as a peer likes.
+        let longest = ctx.config.tunables.heartbeat_grace;
+        let duration = Duration::from_nanos(lease.duration_ns);
+        if duration > longest {
+            return;
+        }
+        self.lease.grant(ctx.now, from, duration);
+        self.send(ctx, from, LeaseAck { interval: lease.interval, sent_ns: lease.sent_ns });
+    }
+
+    pub(crate) fn on_lease_ack(&mut self, ctx: &mut PgContext<'_>, from: OsdId, ack: &LeaseAck) {
+        if !self.is_primary() || !self.leads() {
+            return;
+        }
+        let had = self.may_serve_reads(ctx);
+        let sent = Instant(ack.sent_ns).min(ctx.now);
+        let newest = self.lease.acked.entry(from).or_default();
+        *newest = (*newest).max(sent);
+        if !had && self.may_serve_reads(ctx) {
+            ctx.requests.kick.insert(self.id);
+        }
+    }
+
+    pub(crate) fn may_serve_reads(&self, ctx: &PgContext<'_>) -> bool {
+        let others = self.members.acting.iter().copied().filter(|&osd| osd != self.me);
+        ctx.now < self.lease.valid_until(others, ctx.config.tunables.lease_duration)
+    }
+
+    /// Until when leases of earlier intervals keep this primary from serving.
+    pub(crate) fn prior_lease_end(&self, now: Instant) -> Option<Instant> {
+        self.lease.prior_end(now, |osd| osd == self.me || self.lease.prior.contains_key(&osd))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const DURATION: Duration = Duration::from_millis(3200);
+
+    #[test]
+    fn a_new_primary_waits_for_promises_to_others_unless_they_joined() {
+        let now = Instant::from_millis(10_000);
+        let mut lease = Lease::default();
+        lease.note_prior(OsdId(1), now + SECOND, Some(OsdId(7)));
+        assert_eq!(lease.prior_end(now, |_| false), Some(now + SECOND));
+        assert_eq!(lease.prior_end(now, |osd| osd == OsdId(7)), None);
+        assert_eq!(lease.prior_end(now + SECOND, |_| false), None);
+        lease.grant(now, OsdId(8), DURATION);
+        assert!(lease.prior_end(now, |osd| osd == OsdId(7)).is_some_and(|end| end > now + DURATION));
+    }
+
+    #[test]
+    fn nobody_knows_what_was_promised_before_a_restart() {
+        let now = Instant::from_millis(5);
+        let lease = Lease::after_restart(now, DURATION);
+        let (remaining, holder) = lease.granted_remaining(now);
+        assert!(remaining > DURATION && holder.is_none());
+        assert!(lease.prior_end(now, |_| true).is_some());
+    }
+
+    #[test]
+    fn reads_need_the_promise_of_every_member() {
+        let mut lease = Lease::default();
+        let others = || [OsdId(1), OsdId(2)].into_iter();
+        lease.acked.insert(OsdId(1), Instant::from_millis(1000));
+        assert_eq!(lease.valid_until(others(), DURATION), Instant::ZERO);
+        lease.acked.insert(OsdId(2), Instant::from_millis(400));
+        assert_eq!(lease.valid_until(others(), DURATION), Instant::from_millis(3600));
+        assert_eq!(lease.valid_until([].into_iter(), DURATION), Instant::MAX);
+    }
+}
