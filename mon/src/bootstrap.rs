@@ -20,7 +20,8 @@ fn bad(reason: impl ToString) -> OpenError {
 
 pub(crate) fn first(name: &str, bootstrap: &Bootstrap) -> Result<Vec<Write>, OpenError> {
     let monmap = MonMap::initial(&bootstrap.fsid, &bootstrap.mons);
-    let me = monmap.mons.get(name).ok_or_else(|| bad(format!("mon.{name} is not among the first monitors")))?;
+    let me =
+        monmap.mons.get(name).ok_or_else(|| bad(format!("mon.{name} is not among the first monitors")))?;
     let mut crush = CrushMap::initial();
     if bootstrap.failure_domain != "host" {
         crush.remove_rule("replicated_rule").map_err(bad)?;
@@ -47,10 +48,8 @@ pub(crate) fn first(name: &str, bootstrap: &Bootstrap) -> Result<Vec<Write>, Ope
             service.config.set(who, key, Some(option.parse(value).map_err(bad)?));
         }
     }
-    let members = ConfState {
-        voters: monmap.mons.values().map(|mon| mon.raft_id).collect(),
-        ..ConfState::default()
-    };
+    let members =
+        ConfState { voters: monmap.mons.values().map(|mon| mon.raft_id).collect(), ..ConfState::default() };
     let identity = Identity::new(&bootstrap.fsid, name, me.raft_id, monmap.encode());
     let checkpoint = Checkpoint { index: 1, term: 1, members, state: service.encode() };
     Ok(vec![

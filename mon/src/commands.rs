@@ -23,7 +23,6 @@ use nacre_wire::messages::CommandReply;
 /// What a handler may look at besides the state.
 pub(crate) struct Context<'a> {
     pub now: Instant,
-    pub wall_ms: u64,
     /// What this leader knows from reports.
     pub memory: &'a Memory,
     pub quorum: QuorumView,
@@ -227,10 +226,8 @@ pub(crate) fn reply_of(result: Result<Reply, Failure>) -> CommandReply {
             output: reply.output.into(),
             epoch: 0,
         },
-        Err(failure) => CommandReply {
-            code: failure.code as i32,
-            message: failure.message,
-            ..CommandReply::default()
-        },
+        Err(failure) => {
+            CommandReply { code: failure.code as i32, message: failure.message, ..CommandReply::default() }
+        }
     }
 }

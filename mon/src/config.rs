@@ -68,7 +68,9 @@ impl MonConfig {
             return bad("checkpoint.entries_max and checkpoint.bytes_max must be at least 1".into());
         }
         if self.commands.timeout_ms < 100 || self.commands.outstanding_max == 0 {
-            return bad("commands.timeout_ms must be at least 100 and commands.outstanding_max at least 1".into());
+            return bad(
+                "commands.timeout_ms must be at least 100 and commands.outstanding_max at least 1".into()
+            );
         }
         Ok(())
     }

@@ -9,7 +9,9 @@ pub enum OpenError {
          so that it copies everything from the others"
     )]
     Corrupt { record: String, reason: String },
-    #[error("the monitor's store has format {found}, this version knows {known}: use the version that wrote it")]
+    #[error(
+        "the monitor's store has format {found}, this version knows {known}: use the version that wrote it"
+    )]
     Format { found: u32, known: u32 },
     #[error("the store belongs to {what} {found}, the configuration says {expected}")]
     WrongIdentity { what: &'static str, found: String, expected: String },

@@ -1,7 +1,7 @@
 //! Commands that came to this monitor and are not answered yet. Whoever leads handles them; when the leader changes
 //! they are handed to the next one, and none waits for ever.
 
-use nacre_types::{ClientId, Instant, RequestId};
+use nacre_types::{Instant, RequestId};
 use nacre_wire::SessionId;
 use nacre_wire::messages::Command;
 use std::collections::BTreeMap;
@@ -71,7 +71,8 @@ impl Forward {
     }
 
     pub fn session_closed(&mut self, session: SessionId) {
-        let ids: Vec<u64> = self.commands.iter().filter(|(_, c)| c.session == session).map(|(&id, _)| id).collect();
+        let ids: Vec<u64> =
+            self.commands.iter().filter(|(_, c)| c.session == session).map(|(&id, _)| id).collect();
         for id in ids {
             self.remove(id);
         }
@@ -81,7 +82,8 @@ impl Forward {
     pub fn due(&mut self, now: Instant, term: u64, local: bool) -> Vec<u64> {
         let mut due = Vec::new();
         for (&id, command) in &mut self.commands {
-            let has_it = command.handed.is_some_and(|(to, at)| to == term && (local || now.since(at) < RESEND));
+            let has_it =
+                command.handed.is_some_and(|(to, at)| to == term && (local || now.since(at) < RESEND));
             if !has_it {
                 command.handed = Some((term, now));
                 due.push(id);
@@ -98,7 +100,8 @@ impl Forward {
     }
 
     pub fn expired(&mut self, now: Instant) -> Vec<Outstanding> {
-        let ids: Vec<u64> = self.commands.iter().filter(|(_, c)| c.deadline <= now).map(|(&id, _)| id).collect();
+        let ids: Vec<u64> =
+            self.commands.iter().filter(|(_, c)| c.deadline <= now).map(|(&id, _)| id).collect();
         ids.into_iter().filter_map(|id| self.remove(id)).collect()
     }
 
@@ -109,6 +112,3 @@ impl Forward {
         }
     }
 }
-
-/// No client request has this: an internal origin.
-pub(crate) const NO_REQUEST: RequestId = RequestId { client: ClientId(0), seq: 0 };

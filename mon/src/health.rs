@@ -45,7 +45,14 @@ pub(crate) fn overall(checks: &[Check]) -> Severity {
 struct Found(Vec<Check>);
 
 impl Found {
-    fn add(&mut self, code: &'static str, severity: Severity, summary: String, items: Vec<String>, fix: &'static str) {
+    fn add(
+        &mut self,
+        code: &'static str,
+        severity: Severity,
+        summary: String,
+        items: Vec<String>,
+        fix: &'static str,
+    ) {
         let count = items.len().max(1) as u64;
         let mut items = items;
         if items.len() > ITEMS_MAX {
@@ -123,7 +130,8 @@ fn osds(state: &Service, context: &Context<'_>, found: &mut Found) {
         .map(|(id, _)| format!("osd.{id} is in the CRUSH map but does not exist"))
         .collect();
     if !orphans.is_empty() {
-        let summary = format!("{} in the CRUSH map without an OSD", plural(orphans.len(), "device", "devices"));
+        let summary =
+            format!("{} in the CRUSH map without an OSD", plural(orphans.len(), "device", "devices"));
         found.add("OSD_ORPHAN", Severity::Warning, summary, orphans, "`osd crush rm osd.N`");
     }
     let within = map.osds().filter(|(_, info)| info.is_in()).count();
@@ -177,7 +185,8 @@ fn fullness(state: &Service, context: &Context<'_>, found: &mut Found) {
     }
     let fix = "delete data, add OSDs, or move PGs away with `osd reweight`; deletes work even when full";
     if !full.is_empty() || map.flags().contains(Flag::Full) {
-        let summary = format!("{} full: writes that need space are refused", plural(full.len(), "osd", "osds"));
+        let summary =
+            format!("{} full: writes that need space are refused", plural(full.len(), "osd", "osds"));
         found.add("OSD_FULL", Severity::Error, summary, full, fix);
     }
     if !backfill.is_empty() {
@@ -202,7 +211,9 @@ fn pools(state: &Service, context: &Context<'_>, found: &mut Found) {
         } else if pool.min_size == 1 {
             single.push(format!("pool '{name}' takes writes with a single copy (min_size 1)"));
         }
-        let share = |used: u64, max: u64| if max == 0 { 0 } else { (u128::from(used) * 100 / u128::from(max)) as u64 };
+        let share = |used: u64, max: u64| {
+            if max == 0 { 0 } else { (u128::from(used) * 100 / u128::from(max)) as u64 }
+        };
         let share = share(used.bytes, pool.quota_bytes_max).max(share(used.objects, pool.quota_objects_max));
         if pool.full {
             full.push(format!("pool '{name}' is over its quota"));
@@ -216,7 +227,13 @@ fn pools(state: &Service, context: &Context<'_>, found: &mut Found) {
     let count = |items: &Vec<String>| plural(items.len(), "pool", "pools");
     if !single.is_empty() {
         let summary = format!("{} without redundancy", count(&single));
-        found.add("POOL_NO_REDUNDANCY", Severity::Warning, summary, single, "`osd pool set POOL size 3`, min_size 2");
+        found.add(
+            "POOL_NO_REDUNDANCY",
+            Severity::Warning,
+            summary,
+            single,
+            "`osd pool set POOL size 3`, min_size 2",
+        );
     }
     if !full.is_empty() {
         let summary = format!("{} full", count(&full));
@@ -224,7 +241,13 @@ fn pools(state: &Service, context: &Context<'_>, found: &mut Found) {
     }
     if !near.is_empty() {
         let summary = format!("{} nearly full", count(&near));
-        found.add("POOL_NEAR_FULL", Severity::Warning, summary, near, "delete data or raise `osd pool set-quota`");
+        found.add(
+            "POOL_NEAR_FULL",
+            Severity::Warning,
+            summary,
+            near,
+            "delete data or raise `osd pool set-quota`",
+        );
     }
     if !no_app.is_empty() {
         let summary = format!("{} without an application", count(&no_app));
@@ -246,7 +269,8 @@ fn pgs(state: &Service, context: &Context<'_>, found: &mut Found) {
         }
         let stat = memory.pgs.get(&pg).map(|report| &report.stat);
         let has = |word: &str| is.split('+').any(|known| known == word);
-        let acting: Vec<u32> = map.pg(pg).map(|p| p.acting.iter().map(|id| id.0).collect()).unwrap_or_default();
+        let acting: Vec<u32> =
+            map.pg(pg).map(|p| p.acting.iter().map(|id| id.0).collect()).unwrap_or_default();
         let waiting = stat.map_or("", |stat| stat.waiting_for.as_str());
         let why = if waiting.is_empty() { String::new() } else { format!(", waiting for {waiting}") };
         let item = format!("pg {pg} is {is}, acting {acting:?}{why}");
@@ -278,12 +302,19 @@ fn pgs(state: &Service, context: &Context<'_>, found: &mut Found) {
             "Degraded data redundancy: {degraded_objects} copies of {objects} objects missing, {} degraded",
             count(&degraded)
         );
-        let fix = "start the OSDs that are down, or wait for recovery; it needs as many failure domains as copies";
+        let fix =
+            "start the OSDs that are down, or wait for recovery; it needs as many failure domains as copies";
         found.add("PG_DEGRADED", Severity::Warning, summary, degraded, fix);
     }
     if misplaced > 0 {
         let summary = format!("{misplaced} objects misplaced");
-        found.add("OBJECT_MISPLACED", Severity::Warning, summary, Vec::new(), "none needed: data is moving to its place");
+        found.add(
+            "OBJECT_MISPLACED",
+            Severity::Warning,
+            summary,
+            Vec::new(),
+            "none needed: data is moving to its place",
+        );
     }
     if unfound > 0 {
         let fix = "bring OSDs back that may have them; giving them up is `mark_unfound_lost`";
@@ -291,10 +322,22 @@ fn pgs(state: &Service, context: &Context<'_>, found: &mut Found) {
     }
     if scrub_errors > 0 {
         let summary = format!("{scrub_errors} scrub errors");
-        found.add("OSD_SCRUB_ERRORS", Severity::Error, summary, Vec::new(), "`pg repair` the PGs listed under PG_DAMAGED");
+        found.add(
+            "OSD_SCRUB_ERRORS",
+            Severity::Error,
+            summary,
+            Vec::new(),
+            "`pg repair` the PGs listed under PG_DAMAGED",
+        );
     }
     if !damaged.is_empty() {
         let summary = format!("Possible data damage: {}", count(&damaged));
-        found.add("PG_DAMAGED", Severity::Error, summary, damaged, "`pg repair PGID` takes copies whose checksums hold");
+        found.add(
+            "PG_DAMAGED",
+            Severity::Error,
+            summary,
+            damaged,
+            "`pg repair PGID` takes copies whose checksums hold",
+        );
     }
 }

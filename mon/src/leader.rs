@@ -14,7 +14,6 @@ mod memory;
 mod osd_work;
 mod upkeep;
 
-pub(crate) use failure::Verdict;
 pub(crate) use memory::{Memory, PgReport, PoolUse};
 
 use crate::commands::{self, Context, Handler, Parsed};
@@ -30,6 +29,9 @@ use std::time::Duration;
 const BATCH_WORK_MAX: usize = 2_000;
 /// Bulk input in one batch.
 const BATCH_INPUT_BYTES_MAX: usize = 4 << 20;
+
+/// What clients do all the time does not fill the log.
+const UNLOGGED: &[&str] = &["selfmanaged-snap create", "selfmanaged-snap rm", "log"];
 
 /// Where an answer goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,7 +60,11 @@ pub(crate) enum Work {
     Stopping(OsdStopping),
     PgTemp(OsdPgTemp),
     /// Reported by peers.
-    Failed { osd: OsdId, instance: u64, why: String },
+    Failed {
+        osd: OsdId,
+        instance: u64,
+        why: String,
+    },
     Log(Vec<LogLine>),
     /// Let a monitor vote that has caught up.
     Promote(u64),
@@ -139,6 +145,12 @@ impl Leader {
         self.batch_at.get_or_insert(now + wait);
     }
 
+    /// Whether `next_batch` would write one.
+    pub fn batch_is_due(&self, now: Instant) -> bool {
+        let due = self.batch_at.is_some_and(|at| at <= now) && !self.queue.is_empty();
+        self.in_flight.is_none() && (due || self.next_upkeep <= now)
+    }
+
     /// When the next batch is due.
     pub fn deadline(&self) -> Option<Instant> {
         self.batch_at.filter(|_| self.in_flight.is_none() && !self.queue.is_empty())
@@ -177,11 +189,10 @@ impl Leader {
 
     /// Writes the next batch, if it is time and none is in flight.
     pub fn next_batch(&mut self, state: &Service, context: &Frame<'_>) -> Option<Proposal> {
-        let due = self.batch_at.is_some_and(|at| at <= context.now) && !self.queue.is_empty();
-        let upkeep = self.next_upkeep <= context.now;
-        if self.in_flight.is_some() || !(due || upkeep) {
+        if !self.batch_is_due(context.now) {
             return None;
         }
+        let upkeep = self.next_upkeep <= context.now;
         let mut draft = Draft::new(state, context.wall_ms);
         let mut flight = InFlight {
             nonce: self.nonce,
@@ -312,7 +323,7 @@ impl Leader {
                 let result = handler(draft, &context, &command.parsed.args);
                 if result.is_err() {
                     draft.back_to(mark);
-                } else {
+                } else if !UNLOGGED.contains(&command.parsed.prefix) {
                     let said: String = command.parsed.args.describe().chars().take(1_000).collect();
                     let text = format!("{} did '{}'{said}", command.entity, command.parsed.prefix);
                     draft.log(nacre_wire::messages::LogLevel::Info, "audit", text);
@@ -353,7 +364,6 @@ impl<'a> Frame<'a> {
     pub fn command_context(&'a self, memory: &'a Memory, command: &'a CommandWork) -> Context<'a> {
         Context {
             now: self.now,
-            wall_ms: self.wall_ms,
             memory,
             quorum: self.quorum.clone(),
             version: self.version,

@@ -8,8 +8,8 @@
 //! ```
 
 mod commands_flow;
-mod receive;
 mod reads;
+mod receive;
 
 use crate::checkpoint::{self, Checkpoints};
 use crate::commands::QuorumView;
@@ -152,7 +152,7 @@ impl Mon {
             ("nacre_mon_raft_applied", self.quorum.applied() as f64),
             ("nacre_mon_is_leader", f64::from(u8::from(self.is_leader()))),
             ("nacre_mon_osdmap_epoch", self.service.osdmap.epoch().0 as f64),
-            ("nacre_mon_subscribers", self.sessions.entities().count() as f64),
+            ("nacre_mon_subscribers", self.sessions.count() as f64),
             ("nacre_mon_commands_outstanding", self.forward.len() as f64),
             ("nacre_mon_changes_queued", self.leader.as_ref().map_or(0, Leader::queued) as f64),
         ]
@@ -211,7 +211,15 @@ impl Mon {
 
     fn tick(&mut self, now: Instant, out: Out<'_>) {
         self.next_tick = now + TICK;
-        self.quorum.tick();
+        if self.quorum.tick() {
+            let text = "this monitor's disk has not finished a write for seconds: another monitor is to lead";
+            self.log(out, LogLevel::Error, text);
+        }
+        if self.quorum.has_forgotten() {
+            let text = "this monitor has lost log entries it had promised to keep (was its store wiped or put back?): it \
+                        takes no part; remove it, wipe its store and add it again";
+            self.log_sometimes(now, out, "forgotten", text.into());
+        }
         if self.quorum.leader().is_some() {
             self.led_at = now;
         }
@@ -303,7 +311,11 @@ impl Mon {
         // Raft's own entry at the start of a term is empty.
         let batch = if command.is_empty() { None } else { self.service.apply(command) };
         if change.is_some() && batch.is_some() && !self.quorum.apply_change(entry) {
-            self.log(out, LogLevel::Error, "a committed change of the monitors does not fit the group: ignored");
+            self.log(
+                out,
+                LogLevel::Error,
+                "a committed change of the monitors does not fit the group: ignored",
+            );
         }
         self.quorum.applied_to(entry.index, entry.term, entry.data.len() + entry.context.len());
         if let Some(leader) = &mut self.leader {
@@ -321,7 +333,7 @@ impl Mon {
         self.sessions.push_all(&self.service, &mut |session, packet| {
             out.push(MonEffect::Send { to: Address::Session(session), packet });
         });
-        for session in self.sessions.unknown(&self.service) {
+        for session in self.sessions.removed(&self.service) {
             self.sessions.closed(session);
             out.push(MonEffect::CloseSession(session));
         }
@@ -346,7 +358,11 @@ impl Mon {
         if leads && self.leader.is_none() {
             let mut leader = Leader::new(now, self.quorum.term(), self.quorum.id());
             leader.memory.follow(now, &self.service);
-            leader.log(now, self.wall_ms(now), &format!("mon.{} leads in term {}", self.config.name, self.quorum.term()));
+            leader.log(
+                now,
+                self.wall_ms(now),
+                &format!("mon.{} leads in term {}", self.config.name, self.quorum.term()),
+            );
             self.leader = Some(leader);
             self.log(out, LogLevel::Info, format!("leading in term {}", self.quorum.term()));
         } else if !self.quorum.is_leader()
@@ -364,6 +380,9 @@ impl Mon {
 
     /// Proposes the next batch if one is due. True if something was given to Raft.
     fn propose(&mut self, now: Instant, out: Out<'_>) -> bool {
+        if !self.leader.as_ref().is_some_and(|leader| leader.batch_is_due(now)) {
+            return false;
+        }
         let quorum = self.quorum_view(now);
         let wall_ms = self.wall_ms(now);
         let Some(leader) = &mut self.leader else { return false };

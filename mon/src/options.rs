@@ -7,9 +7,15 @@ use nacre_types::EntityName;
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Kind {
     /// Whole number between the bounds.
-    Number { min: u64, max: u64 },
+    Number {
+        min: u64,
+        max: u64,
+    },
     /// Between the bounds, in thousandths when read by [`number`].
-    Fraction { min: f64, max: f64 },
+    Fraction {
+        min: f64,
+        max: f64,
+    },
     Bool,
     Choice(&'static [&'static str]),
 }

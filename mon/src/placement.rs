@@ -47,7 +47,9 @@ pub(crate) fn osds_below(crush: &CrushMap, id: i32) -> Vec<OsdId> {
     while let Some(id) = todo.pop() {
         match u32::try_from(id) {
             Ok(osd) => found.push(OsdId(osd)),
-            Err(_) => todo.extend(crush.bucket(id).into_iter().flat_map(|b| b.items.iter().map(|item| item.id))),
+            Err(_) => {
+                todo.extend(crush.bucket(id).into_iter().flat_map(|b| b.items.iter().map(|item| item.id)))
+            }
         }
     }
     found

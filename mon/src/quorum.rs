@@ -12,5 +12,5 @@ mod guard;
 mod node;
 mod storage;
 
-pub(crate) use node::{Output, Quorum, Role, decode_change, is_append_response, is_checkpoint};
+pub(crate) use node::{Output, Quorum, decode_change, is_append_response, is_checkpoint};
 pub(crate) use storage::{Checkpoint, Storage};

@@ -112,8 +112,8 @@ pub(crate) fn read(records: Vec<(Vec<u8>, Bytes)>) -> Result<Records, OpenError>
         let name = String::from_utf8_lossy(&key[..key.len().min(16)]).into_owned();
         let body = unsealed(&name, &value)?;
         if key == IDENTITY {
-            let read: Identity =
-                prost::Message::decode(body).map_err(|e: prost::DecodeError| corrupt("identity", e.to_string()))?;
+            let read: Identity = prost::Message::decode(body)
+                .map_err(|e: prost::DecodeError| corrupt("identity", e.to_string()))?;
             if read.format != FORMAT {
                 return Err(OpenError::Format { found: read.format, known: FORMAT });
             }
@@ -123,7 +123,8 @@ pub(crate) fn read(records: Vec<(Vec<u8>, Bytes)>) -> Result<Records, OpenError>
         } else if key == CHECKPOINT {
             let record = CheckpointRecord::decode(Bytes::copy_from_slice(body))
                 .map_err(|e| corrupt("checkpoint", e.to_string()))?;
-            let members = ConfState::decode(&record.members[..]).map_err(|e| corrupt("checkpoint", e.to_string()))?;
+            let members =
+                ConfState::decode(&record.members[..]).map_err(|e| corrupt("checkpoint", e.to_string()))?;
             checkpoint = Checkpoint { index: record.index, term: record.term, members, state: record.state };
         } else if let Some(index) = key.strip_prefix(LOG).and_then(|k| <[u8; 8]>::try_from(k).ok()) {
             let index = u64::from_be_bytes(index);

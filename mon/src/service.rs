@@ -46,7 +46,13 @@ pub(crate) struct Service {
 
 impl Service {
     /// The state of a cluster without history.
-    pub fn new(osdmap: OsdMap, monmap: MonMap, auth: AuthMap, ca_key_pem: String, ca_cert_pem: String) -> Service {
+    pub fn new(
+        osdmap: OsdMap,
+        monmap: MonMap,
+        auth: AuthMap,
+        ca_key_pem: String,
+        ca_cert_pem: String,
+    ) -> Service {
         Service {
             version: 0,
             hash: fnv1a64(osdmap.fsid().as_bytes()),
@@ -155,7 +161,9 @@ impl Service {
     pub fn check(&self) {
         assert_eq!(self.history.newest(), self.osdmap.epoch());
         assert_eq!(self.answers.len(), self.answer_order.len());
-        assert!(self.log.len() <= LOG_LINES_MAX && self.log.back().is_none_or(|line| line.seq == self.log_seq));
+        assert!(
+            self.log.len() <= LOG_LINES_MAX && self.log.back().is_none_or(|line| line.seq == self.log_seq)
+        );
         let ids: std::collections::BTreeSet<u64> = self.monmap.mons.values().map(|mon| mon.raft_id).collect();
         assert_eq!(ids.len(), self.monmap.mons.len(), "Raft numbers are unique");
     }

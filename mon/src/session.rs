@@ -21,13 +21,14 @@ struct Subscriber {
     auth: Epoch,
     config: Epoch,
     log_after: Option<u64>,
-    /// Caps or existence were looked at for this authmap epoch.
     once: bool,
 }
 
 #[derive(Default)]
 pub(crate) struct Sessions {
     subscribers: BTreeMap<SessionId, Subscriber>,
+    /// The authmap that all subscribers were looked up in.
+    auth_seen: Epoch,
 }
 
 impl Sessions {
@@ -53,15 +54,17 @@ impl Sessions {
         self.subscribers.remove(&session);
     }
 
-    /// Sessions of entities that are no longer known: they lose everything at once.
-    pub fn unknown(&self, service: &Service) -> Vec<SessionId> {
-        let gone = |s: &&(SessionId, EntityName)| !service.auth.contains(&s.1);
-        let all = self.subscribers.iter().map(|(id, s)| (*id, s.entity.clone()));
-        all.collect::<Vec<_>>().iter().filter(gone).map(|s| s.0).collect()
+    /// Sessions of entities that the newest authmap no longer has: they are closed at once.
+    pub fn removed(&mut self, service: &Service) -> Vec<SessionId> {
+        if std::mem::replace(&mut self.auth_seen, service.auth.epoch) == service.auth.epoch {
+            return Vec::new();
+        }
+        let gone = |subscriber: &Subscriber| !service.auth.contains(&subscriber.entity);
+        self.subscribers.iter().filter(|(_, s)| gone(s)).map(|(&session, _)| session).collect()
     }
 
-    pub fn entities(&self) -> impl Iterator<Item = &EntityName> {
-        self.subscribers.values().map(|subscriber| &subscriber.entity)
+    pub fn count(&self) -> usize {
+        self.subscribers.len()
     }
 
     /// What one subscriber has not been sent yet, in as many messages as it takes.

@@ -94,7 +94,10 @@ impl Args {
 
     /// Refuses arguments that the command does not know.
     pub fn only(&self, prefix: &str, known: &[&str]) -> Result<(), Failure> {
-        let stranger = self.object.keys().find(|key| *key != "prefix" && *key != "format" && !known.contains(&key.as_str()));
+        let stranger = self
+            .object
+            .keys()
+            .find(|key| *key != "prefix" && *key != "format" && !known.contains(&key.as_str()));
         match stranger {
             None => Ok(()),
             Some(key) => {
@@ -172,7 +175,8 @@ impl Args {
             Some(Value::Array(values)) => values.iter().map(|v| scalar(v).ok_or_else(wrong)).collect(),
             Some(value) => {
                 let text = scalar(value).ok_or_else(wrong)?;
-                let words = text.split(|c: char| c.is_whitespace() || c == ',').filter(|word| !word.is_empty());
+                let words =
+                    text.split(|c: char| c.is_whitespace() || c == ',').filter(|word| !word.is_empty());
                 Ok(words.map(String::from).collect())
             }
         }
@@ -202,9 +206,10 @@ impl Args {
         let wrong = || Failure::invalid(format!("the argument '{name}' must be pairs like root=default"));
         match self.value(name) {
             None => Ok(BTreeMap::new()),
-            Some(Value::Object(object)) => {
-                object.iter().map(|(key, value)| Ok((key.clone(), scalar(value).ok_or_else(wrong)?))).collect()
-            }
+            Some(Value::Object(object)) => object
+                .iter()
+                .map(|(key, value)| Ok((key.clone(), scalar(value).ok_or_else(wrong)?)))
+                .collect(),
             Some(_) => self
                 .list(name)?
                 .iter()
@@ -226,7 +231,10 @@ fn scalar(value: &Value) -> Option<String> {
 fn parse_osd(word: &str) -> Result<OsdId, Failure> {
     let id: OsdId = word.parse().map_err(|e: nacre_types::IdParseError| Failure::invalid(e.to_string()))?;
     if id.0 > nacre_crush::DEVICE_ID_MAX {
-        return Err(Failure::invalid(format!("{id} is above the highest OSD number {}", nacre_crush::DEVICE_ID_MAX)));
+        return Err(Failure::invalid(format!(
+            "{id} is above the highest OSD number {}",
+            nacre_crush::DEVICE_ID_MAX
+        )));
     }
     Ok(id)
 }

@@ -14,7 +14,8 @@ const ENTITIES_MAX: usize = 20_000;
 const CAP_BYTES_MAX: usize = 4_096;
 
 fn entry_json(entity: &EntityName, entry: &AuthEntry) -> Value {
-    let caps: BTreeMap<&String, String> = entry.caps.iter().map(|(service, caps)| (service, caps.to_string())).collect();
+    let caps: BTreeMap<&String, String> =
+        entry.caps.iter().map(|(service, caps)| (service, caps.to_string())).collect();
     json!({"entity": entity.to_string(), "caps": caps, "created_ms": entry.created_ms})
 }
 
@@ -31,15 +32,21 @@ fn parse_caps(args: &Args) -> Result<BTreeMap<String, Caps>, Failure> {
             return Err(Failure::invalid(format!("'{shown}' checks no caps: give {}", SERVICES.join(", "))));
         }
         if text.len() > CAP_BYTES_MAX {
-            return Err(Failure::invalid(format!("the caps for {service} are longer than {CAP_BYTES_MAX} bytes")));
+            return Err(Failure::invalid(format!(
+                "the caps for {service} are longer than {CAP_BYTES_MAX} bytes"
+            )));
         }
-        caps.insert(service, text.parse().map_err(|e: nacre_maps::CapsError| Failure::invalid(e.to_string()))?);
+        caps.insert(
+            service,
+            text.parse().map_err(|e: nacre_maps::CapsError| Failure::invalid(e.to_string()))?,
+        );
     }
     Ok(caps)
 }
 
 pub(super) fn ls(state: &Service, _: &Context<'_>, _: &Args) -> Result<Reply, Failure> {
-    let entries = state.auth.entities.iter().map(|(entity, entry)| entry_json(entity, entry)).collect::<Vec<_>>();
+    let entries =
+        state.auth.entities.iter().map(|(entity, entry)| entry_json(entity, entry)).collect::<Vec<_>>();
     Ok(Reply::json(json!({"auth_dump": entries})))
 }
 
@@ -49,7 +56,11 @@ pub(super) fn get(state: &Service, _: &Context<'_>, args: &Args) -> Result<Reply
     Ok(Reply::json(entry_json(&entity, entry)))
 }
 
-pub(super) fn get_or_create(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) -> Result<Reply, Failure> {
+pub(super) fn get_or_create(
+    draft: &mut Draft<'_>,
+    context: &Context<'_>,
+    args: &Args,
+) -> Result<Reply, Failure> {
     let entity = args.entity("entity")?;
     let caps = parse_caps(args)?;
     let entry = match draft.auth(&entity) {
@@ -60,12 +71,16 @@ pub(super) fn get_or_create(draft: &mut Draft<'_>, context: &Context<'_>, args: 
         Some(entry) => entry.clone(),
         None => {
             if draft.state.auth.entities.len() >= ENTITIES_MAX {
-                return Err(Failure::invalid(format!("there are {ENTITIES_MAX} entities already: remove some")));
+                return Err(Failure::invalid(format!(
+                    "there are {ENTITIES_MAX} entities already: remove some"
+                )));
             }
             if let EntityName::Osd(id) = &entity
                 && draft.osd(*id).is_none()
             {
-                return Err(Failure::not_found(format!("there is no {id}: `osd new` makes it and its entity")));
+                return Err(Failure::not_found(format!(
+                    "there is no {id}: `osd new` makes it and its entity"
+                )));
             }
             let entry = AuthEntry { caps, created_ms: draft.at_ms };
             draft.set_auth(entity.clone(), Some(entry.clone()));
@@ -87,8 +102,12 @@ pub(super) fn caps(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) ->
     let entity = args.entity("entity")?;
     let caps = parse_caps(args)?;
     let entry = draft.auth(&entity).ok_or_else(|| no_entity(&entity))?;
-    if &entity == context.entity && !caps.get("mon").is_some_and(|caps| caps.allow_anywhere(nacre_maps::Access::ALL)) {
-        return Err(Failure::invalid(format!("{entity} would lock itself out: let another administrator do that")));
+    if &entity == context.entity
+        && !caps.get("mon").is_some_and(|caps| caps.allow_anywhere(nacre_maps::Access::ALL))
+    {
+        return Err(Failure::invalid(format!(
+            "{entity} would lock itself out: let another administrator do that"
+        )));
     }
     if entry.caps != caps {
         let entry = AuthEntry { caps, created_ms: entry.created_ms };
@@ -100,12 +119,17 @@ pub(super) fn caps(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) ->
 pub(super) fn rm(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) -> Result<Reply, Failure> {
     let entity = args.entity("entity")?;
     if &entity == context.entity {
-        return Err(Failure::invalid(format!("{entity} would lock itself out: let another administrator do that")));
+        return Err(Failure::invalid(format!(
+            "{entity} would lock itself out: let another administrator do that"
+        )));
     }
     if let EntityName::Mon(name) = &entity
         && draft.monmap().mons.contains_key(name)
     {
-        return Err(Failure::new(ErrorCode::Busy, format!("{entity} is a monitor of this cluster: `mon rm {name}`")));
+        return Err(Failure::new(
+            ErrorCode::Busy,
+            format!("{entity} is a monitor of this cluster: `mon rm {name}`"),
+        ));
     }
     if draft.auth(&entity).is_some() {
         draft.set_auth(entity.clone(), None);

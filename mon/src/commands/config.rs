@@ -16,7 +16,10 @@ fn section(args: &Args) -> Result<&str, Failure> {
         return Ok(who);
     }
     let shown: String = who.chars().take(60).collect();
-    Err(Failure::invalid(format!("'{shown}' is nobody: give global, one of {}, or a daemon like osd.3", KINDS.join(", "))))
+    Err(Failure::invalid(format!(
+        "'{shown}' is nobody: give global, one of {}, or a daemon like osd.3",
+        KINDS.join(", ")
+    )))
 }
 
 fn option(name: &str) -> Result<&'static ConfigOption, Failure> {
@@ -31,7 +34,10 @@ pub(super) fn set(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result
     let kind = who.split('.').next().unwrap_or_default();
     if who != "global" && !option.services.contains(&kind) {
         let readers = option.services.join(", ");
-        return Err(Failure::invalid(format!("{} is read by {readers} only: set for {who} it would do nothing", option.name)));
+        return Err(Failure::invalid(format!(
+            "{} is read by {readers} only: set for {who} it would do nothing",
+            option.name
+        )));
     }
     let value = option.parse(&args.scalar("value")?).map_err(Failure::invalid)?;
     if draft.config(who, option.name) != Some(&value) {
@@ -45,7 +51,10 @@ pub(super) fn rm(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result<
     if draft.config(who, name).is_some() {
         draft.set_config(who, name, None);
     }
-    Ok(Reply::done(format!("{who} has no value for {} of its own", name.chars().take(80).collect::<String>())))
+    Ok(Reply::done(format!(
+        "{who} has no value for {} of its own",
+        name.chars().take(80).collect::<String>()
+    )))
 }
 
 pub(super) fn get(state: &Service, _: &Context<'_>, args: &Args) -> Result<Reply, Failure> {
@@ -61,7 +70,12 @@ pub(super) fn get(state: &Service, _: &Context<'_>, args: &Args) -> Result<Reply
     };
     let show = |option: &ConfigOption| {
         let set = match who {
-            "global" => state.config.sections.get("global").and_then(|s| s.get(option.name)).map(|v| (v.as_str(), "global")),
+            "global" => state
+                .config
+                .sections
+                .get("global")
+                .and_then(|s| s.get(option.name))
+                .map(|v| (v.as_str(), "global")),
             _ => state.config.effective(&entity, option.name),
         };
         let (value, section) = set.unwrap_or((option.default, "default"));

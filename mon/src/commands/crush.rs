@@ -23,7 +23,8 @@ pub(super) fn set(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result
         return Err(Failure::new(ErrorCode::TooLarge, "a CRUSH map's text has at most 4 MiB"));
     }
     let text = std::str::from_utf8(&args.input).map_err(|_| Failure::invalid("the CRUSH map is not text"))?;
-    let crush = CrushMap::parse(text).map_err(|e| Failure::invalid(format!("the CRUSH map does not parse: {e}")))?;
+    let crush =
+        CrushMap::parse(text).map_err(|e| Failure::invalid(format!("the CRUSH map does not parse: {e}")))?;
     crush.compile().map_err(|e| Failure::invalid(format!("the CRUSH map does not compile: {e}")))?;
     if let Some((_, pool)) = draft.pools().find(|(_, pool)| !crush.rule_exists(pool.rule)) {
         let text = format!("pool '{}' uses rule {}, which the new map does not have", pool.name, pool.rule);
@@ -63,9 +64,10 @@ pub(super) fn rule_dump(state: &Service, _: &Context<'_>, args: &Args) -> Result
         })
         .collect();
     match wanted {
-        Some(name) if rules.is_empty() => {
-            Err(Failure::not_found(format!("there is no CRUSH rule '{}'", name.chars().take(80).collect::<String>())))
-        }
+        Some(name) if rules.is_empty() => Err(Failure::not_found(format!(
+            "there is no CRUSH rule '{}'",
+            name.chars().take(80).collect::<String>()
+        ))),
         _ => Ok(Reply::json(Value::Array(rules))),
     }
 }
@@ -73,7 +75,8 @@ pub(super) fn rule_dump(state: &Service, _: &Context<'_>, args: &Args) -> Result
 pub(super) fn rule_create(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result<Reply, Failure> {
     let (name, root, domain) = (args.text("name")?, args.text_if("root")?, args.text_if("type")?);
     let (root, domain, class) = (root.unwrap_or("default"), domain.unwrap_or("host"), args.text_if("class")?);
-    let id = placement::edit(draft, |crush| crush.create_replicated_rule(name, root, domain, class)).map_err(refused)?;
+    let id = placement::edit(draft, |crush| crush.create_replicated_rule(name, root, domain, class))
+        .map_err(refused)?;
     Ok(Reply::done(format!("rule '{name}' created")).with_json(json!({"rule_id": id})))
 }
 
@@ -129,7 +132,11 @@ pub(super) fn rm(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result<
     Ok(Reply::done(format!("'{name}' removed from the CRUSH map")))
 }
 
-pub(super) fn set_device_class(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result<Reply, Failure> {
+pub(super) fn set_device_class(
+    draft: &mut Draft<'_>,
+    _: &Context<'_>,
+    args: &Args,
+) -> Result<Reply, Failure> {
     let (class, osds) = (args.text("class")?, args.osds()?);
     for osd in &osds {
         placement::edit(draft, |crush| crush.set_device_class(osd.0, Some(class))).map_err(refused)?;

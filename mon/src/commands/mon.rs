@@ -24,8 +24,11 @@ pub(crate) fn monmap_json(state: &Service) -> Value {
 
 pub(super) fn quorum_status(state: &Service, context: &Context<'_>, _: &Args) -> Result<Reply, Failure> {
     let view = &context.quorum;
-    let ranks: Vec<usize> =
-        view.in_quorum.iter().filter_map(|name| state.monmap.mons.keys().position(|known| known == name)).collect();
+    let ranks: Vec<usize> = view
+        .in_quorum
+        .iter()
+        .filter_map(|name| state.monmap.mons.keys().position(|known| known == name))
+        .collect();
     Ok(Reply::json(json!({
         "election_epoch": view.term,
         "quorum": ranks,
@@ -70,7 +73,9 @@ pub(super) fn add(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) -> 
         .map_err(|e: nacre_types::EntityNameError| Failure::invalid(e.to_string()))?;
     if address.parse::<std::net::SocketAddr>().is_err() {
         let shown: String = address.chars().take(80).collect();
-        return Err(Failure::invalid(format!("'{shown}' is no address: give IP:PORT, as 10.0.0.4:6789 or [::1]:6789")));
+        return Err(Failure::invalid(format!(
+            "'{shown}' is no address: give IP:PORT, as 10.0.0.4:6789 or [::1]:6789"
+        )));
     }
     let monmap = draft.monmap();
     if let Some(known) = monmap.mons.get(name) {
@@ -84,10 +89,13 @@ pub(super) fn add(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) -> 
         return Err(Failure::new(ErrorCode::AlreadyExists, format!("mon.{other} has the address {address}")));
     }
     if monmap.mons.len() >= MONS_MAX {
-        return Err(Failure::invalid(format!("there are {MONS_MAX} monitors already: more make nothing safer")));
+        return Err(Failure::invalid(format!(
+            "there are {MONS_MAX} monitors already: more make nothing safer"
+        )));
     }
     if let Some(learner) = context.quorum.learners.first() {
-        let text = format!("mon.{learner} has been added and does not vote yet: start it, or remove it, first");
+        let text =
+            format!("mon.{learner} has been added and does not vote yet: start it, or remove it, first");
         return Err(Failure::new(ErrorCode::Busy, text));
     }
     let mut monmap = monmap.clone();
@@ -107,7 +115,11 @@ pub(super) fn add(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) -> 
 fn added(draft: &Draft<'_>, name: &str) -> Reply {
     let monmap = draft.monmap();
     let hex: String = monmap.encode().iter().map(|byte| format!("{byte:02x}")).collect();
-    let mons = monmap.mons.iter().map(|(name, info)| (name.clone(), json!(info.address))).collect::<serde_json::Map<_, _>>();
+    let mons = monmap
+        .mons
+        .iter()
+        .map(|(name, info)| (name.clone(), json!(info.address)))
+        .collect::<serde_json::Map<_, _>>();
     Reply::done(format!("mon.{name} is added; it votes as soon as it has caught up"))
         .with_json(json!({"epoch": monmap.epoch.0, "fsid": monmap.fsid, "mons": mons, "monmap_hex": hex}))
 }
@@ -124,11 +136,14 @@ pub(super) fn rm(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) -> R
         return Err(Failure::new(ErrorCode::Busy, format!("mon.{name} is the last monitor")));
     }
     if name == context.quorum.me {
-        let text = format!("mon.{name} leads and no other monitor has caught up to take over: start the others first");
+        let text = format!(
+            "mon.{name} leads and no other monitor has caught up to take over: start the others first"
+        );
         return Err(Failure::new(ErrorCode::Busy, text));
     }
     // More than half of those that stay must be there, or the cluster would stop.
-    let voters = monmap.mons.keys().filter(|known| *known != name && !context.quorum.learners.contains(known)).count();
+    let voters =
+        monmap.mons.keys().filter(|known| *known != name && !context.quorum.learners.contains(known)).count();
     let there = context.quorum.in_quorum.iter().filter(|known| *known != name).count();
     if there < voters / 2 + 1 {
         let silent = context.quorum.silent.join(", ");

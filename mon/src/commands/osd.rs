@@ -33,7 +33,8 @@ pub(super) fn new(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result
         false => (0..).map(OsdId).find(|&id| draft.osd(id).is_none()).unwrap_or(OsdId(0)),
     };
     if draft.osd(id).is_some() {
-        let text = format!("{id} exists with another disk: purge it first, or leave the number to the monitors");
+        let text =
+            format!("{id} exists with another disk: purge it first, or leave the number to the monitors");
         return Err(Failure::new(ErrorCode::AlreadyExists, text));
     }
     if draft.osd_ids().len() >= OSDS_MAX {
@@ -42,7 +43,9 @@ pub(super) fn new(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result
     draft.step.osds.insert(id, Some(OsdInfo::new(uuid)));
     let entity = EntityName::Osd(id);
     if draft.auth(&entity).is_none() {
-        let read = "allow r".parse().map_err(|_| Failure::new(ErrorCode::Internal, "a built-in cap does not parse"))?;
+        let read = "allow r"
+            .parse()
+            .map_err(|_| Failure::new(ErrorCode::Internal, "a built-in cap does not parse"))?;
         let caps = [("mon".to_string(), read), ("osd".to_string(), Caps::all())].into();
         draft.set_auth(entity, Some(AuthEntry { caps, created_ms: draft.at_ms }));
     }
@@ -109,7 +112,8 @@ pub(super) fn lost(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Resul
         return Err(Failure::new(ErrorCode::Busy, format!("{id} is up: what it has is not lost")));
     }
     if !args.flag("yes")? {
-        let text = format!("this gives up whatever only {id} has: repeat with yes if its disk is gone for good");
+        let text =
+            format!("this gives up whatever only {id} has: repeat with yes if its disk is gone for good");
         return Err(Failure::new(ErrorCode::NotPermitted, text));
     }
     let epoch = draft.epoch();
@@ -129,14 +133,17 @@ pub(super) fn rm(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result<
             return Err(Failure::new(ErrorCode::Busy, format!("{id} is up: stop its daemon first")));
         }
         if info.is_in() && !force {
-            let text = format!("{id} is in: `osd out {id}` and wait until `osd safe-to-destroy {id}` says yes, or force");
+            let text = format!(
+                "{id} is in: `osd out {id}` and wait until `osd safe-to-destroy {id}` says yes, or force"
+            );
             return Err(Failure::new(ErrorCode::Busy, text));
         }
         draft.step.osds.insert(id, None);
         draft.set_auth(EntityName::Osd(id), None);
         if draft.crush().device(id.0).is_some() {
             let name = id.to_string();
-            placement::edit(draft, |crush| crush.remove_item(&name)).map_err(|e| Failure::invalid(e.to_string()))?;
+            placement::edit(draft, |crush| crush.remove_item(&name))
+                .map_err(|e| Failure::invalid(e.to_string()))?;
         }
     }
     let names: Vec<String> = osds.iter().map(OsdId::to_string).collect();
@@ -158,7 +165,11 @@ pub(super) fn reweight(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> R
     Ok(Reply::done(format!("reweighted {id} to {:.4}", f64::from(weight) / f64::from(WEIGHT_IN))))
 }
 
-pub(super) fn primary_affinity(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result<Reply, Failure> {
+pub(super) fn primary_affinity(
+    draft: &mut Draft<'_>,
+    _: &Context<'_>,
+    args: &Args,
+) -> Result<Reply, Failure> {
     let (id, weight) = (args.osd("id")?, share(args, "weight")?);
     let info = draft.osd_mut(id).ok_or_else(|| no_osd(id))?;
     info.primary_affinity = weight;
@@ -168,7 +179,9 @@ pub(super) fn primary_affinity(draft: &mut Draft<'_>, _: &Context<'_>, args: &Ar
 fn flag(args: &Args) -> Result<Flag, Failure> {
     let flag: Flag = args.text("key")?.parse().map_err(Failure::invalid)?;
     if flag == Flag::Full {
-        return Err(Failure::invalid("'full' follows from how full the OSDs are: free space, or raise the full ratio"));
+        return Err(Failure::invalid(
+            "'full' follows from how full the OSDs are: free space, or raise the full ratio",
+        ));
     }
     Ok(flag)
 }
@@ -216,7 +229,11 @@ pub(super) fn set_nearfull(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) 
     set_ratio(draft, args, |ratios, value| ratios.nearfull_permille = value)
 }
 
-pub(super) fn set_backfillfull(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result<Reply, Failure> {
+pub(super) fn set_backfillfull(
+    draft: &mut Draft<'_>,
+    _: &Context<'_>,
+    args: &Args,
+) -> Result<Reply, Failure> {
     set_ratio(draft, args, |ratios, value| ratios.backfillfull_permille = value)
 }
 
@@ -226,9 +243,9 @@ pub(super) fn set_full(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> R
 
 fn client(args: &Args) -> Result<ClientId, Failure> {
     let text = args.text("client")?;
-    u64::from_str_radix(text, 16)
-        .map(ClientId)
-        .map_err(|_| Failure::invalid("a client is named by the hexadecimal number of its run, as in `osd blocklist ls`"))
+    u64::from_str_radix(text, 16).map(ClientId).map_err(|_| {
+        Failure::invalid("a client is named by the hexadecimal number of its run, as in `osd blocklist ls`")
+    })
 }
 
 pub(super) fn blocklist_add(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result<Reply, Failure> {
@@ -239,7 +256,8 @@ pub(super) fn blocklist_add(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args)
     }
     let until_ms = draft.at_ms.saturating_add(seconds.saturating_mul(1000));
     draft.blocklist(client, Some(until_ms));
-    Ok(Reply::done(format!("client {client} is blocked for {seconds} s")).with_json(json!({"until_ms": until_ms})))
+    Ok(Reply::done(format!("client {client} is blocked for {seconds} s"))
+        .with_json(json!({"until_ms": until_ms})))
 }
 
 pub(super) fn blocklist_rm(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result<Reply, Failure> {
@@ -279,16 +297,33 @@ pub(super) fn tree(state: &Service, _: &Context<'_>, _: &Args) -> Result<Reply, 
         .filter(|(id, _)| placement::parent(crush, id.0 as i32).is_none())
         .map(|(id, _)| osd_node(map, crush, id, 0.0, 0))
         .collect();
-    let mut text = format!("{:<5}{:<7}{:<10}{:<22}{:<7}{:<10}PRI-AFF\n", "ID", "CLASS", "WEIGHT", "TYPE NAME", "STATUS", "REWEIGHT");
+    let mut text = format!(
+        "{:<5}{:<7}{:<10}{:<22}{:<7}{:<10}PRI-AFF\n",
+        "ID", "CLASS", "WEIGHT", "TYPE NAME", "STATUS", "REWEIGHT"
+    );
     for node in nodes.iter().chain(&strays) {
         let get = |key: &str| node.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
         let num = |key: &str| node.get(key).and_then(Value::as_f64).unwrap_or(0.0);
         let indent = "    ".repeat(num("depth") as usize);
         let is_osd = get("type") == "osd";
-        let name = if is_osd { format!("{indent}{}", get("name")) } else { format!("{indent}{} {}", get("type"), get("name")) };
-        text.push_str(&format!("{:<5}{:<7}{:<10.5}{name:<22}", num("id"), get("device_class"), num("crush_weight")));
+        let name = if is_osd {
+            format!("{indent}{}", get("name"))
+        } else {
+            format!("{indent}{} {}", get("type"), get("name"))
+        };
+        text.push_str(&format!(
+            "{:<5}{:<7}{:<10.5}{name:<22}",
+            num("id"),
+            get("device_class"),
+            num("crush_weight")
+        ));
         if is_osd {
-            text.push_str(&format!("{:<7}{:<10.5}{:.5}", get("status"), num("reweight"), num("primary_affinity")));
+            text.push_str(&format!(
+                "{:<7}{:<10.5}{:.5}",
+                get("status"),
+                num("reweight"),
+                num("primary_affinity")
+            ));
         }
         text.truncate(text.trim_end().len());
         text.push('\n');
@@ -338,10 +373,13 @@ pub(super) fn df(state: &Service, context: &Context<'_>, _: &Args) -> Result<Rep
     let (used_all, total_all) = context.memory.space();
     let average = if total_all == 0 { 0.0 } else { used_all as f64 / total_all as f64 };
     let mut nodes = Vec::new();
-    let mut text = String::from("ID  CLASS  WEIGHT    REWEIGHT  SIZE KiB      USED KiB      AVAIL KiB     %USE   VAR   PGS  STATUS\n");
+    let mut text = String::from(
+        "ID  CLASS  WEIGHT    REWEIGHT  SIZE KiB      USED KiB      AVAIL KiB     %USE   VAR   PGS  STATUS\n",
+    );
     for (id, info) in map.osds() {
         let stats = context.memory.osds.get(&id).map(|report| &report.stats);
-        let (total, used) = stats.map_or((info.capacity_bytes, 0), |stats| (stats.total_bytes, stats.used_bytes));
+        let (total, used) =
+            stats.map_or((info.capacity_bytes, 0), |stats| (stats.total_bytes, stats.used_bytes));
         let use_share = if total == 0 { 0.0 } else { used as f64 / total as f64 };
         let var = if average == 0.0 { 0.0 } else { use_share / average };
         let pgs = stats.map_or(0, |stats| stats.pg_count);
@@ -395,7 +433,8 @@ pub(crate) fn counts(map: &OsdMap) -> (usize, usize, usize) {
 pub(super) fn stat(state: &Service, _: &Context<'_>, _: &Args) -> Result<Reply, Failure> {
     let (all, up, within) = counts(&state.osdmap);
     let text = format!("{all} osds: {up} up, {within} in; epoch: e{}", state.osdmap.epoch());
-    let json = json!({"epoch": state.osdmap.epoch().0, "num_osds": all, "num_up_osds": up, "num_in_osds": within});
+    let json =
+        json!({"epoch": state.osdmap.epoch().0, "num_osds": all, "num_up_osds": up, "num_in_osds": within});
     Ok(Reply::done(text).with_json(json))
 }
 
@@ -453,7 +492,9 @@ pub(super) fn dump(state: &Service, _: &Context<'_>, args: &Args) -> Result<Repl
         None => None,
         Some(epoch) => Some(state.history.at(Epoch(epoch)).ok_or_else(|| {
             let (oldest, newest) = (state.history.oldest(), state.history.newest());
-            Failure::not_found(format!("the osdmap of epoch {epoch} is not kept: there are {oldest} to {newest}"))
+            Failure::not_found(format!(
+                "the osdmap of epoch {epoch} is not kept: there are {oldest} to {newest}"
+            ))
         })?),
     };
     let map = past.as_ref().unwrap_or(&state.osdmap);
@@ -532,5 +573,6 @@ pub(super) fn safe_to_destroy(state: &Service, context: &Context<'_>, args: &Arg
         let text = format!("no: {} PGs are not clean and may need them: {}", unclean.len(), some(&unclean));
         return Err(Failure::new(ErrorCode::Busy, text));
     }
-    Ok(Reply::done("yes").with_json(json!({"safe_to_destroy": gone.iter().map(|id| id.0).collect::<Vec<_>>()})))
+    Ok(Reply::done("yes")
+        .with_json(json!({"safe_to_destroy": gone.iter().map(|id| id.0).collect::<Vec<_>>()})))
 }

@@ -60,7 +60,8 @@ pub(super) fn ls(state: &Service, context: &Context<'_>, args: &Args) -> Result<
     let states = if args.has("states") { args.list("states")? } else { Vec::new() };
     let wanted = |pg: &PgId| {
         pool.is_none_or(|pool| pg.pool == pool)
-            && osd.is_none_or(|osd| map.pg(*pg).is_some_and(|p| p.acting.contains(&osd) || p.up.contains(&osd)))
+            && osd
+                .is_none_or(|osd| map.pg(*pg).is_some_and(|p| p.acting.contains(&osd) || p.up.contains(&osd)))
             && (states.is_empty() || {
                 let is = context.memory.pg_state(context.now, map, *pg);
                 states.iter().all(|state| is.split('+').any(|word| word == state))
@@ -68,7 +69,9 @@ pub(super) fn ls(state: &Service, context: &Context<'_>, args: &Args) -> Result<
     };
     let stats: Vec<Value> =
         map.pgs().filter(wanted).map(|pg| pg_json(context.now, context.memory, map, pg)).collect();
-    let mut text = String::from("PG       OBJECTS  DEGRADED  MISPLACED  UNFOUND  BYTES         STATE                    UP          ACTING\n");
+    let mut text = String::from(
+        "PG       OBJECTS  DEGRADED  MISPLACED  UNFOUND  BYTES         STATE                    UP          ACTING\n",
+    );
     for stat in &stats {
         let sum = |key: &str| stat["stat_sum"][key].as_u64().unwrap_or(0);
         let word = |key: &str| stat[key].as_str().unwrap_or_default().to_string();
@@ -123,7 +126,8 @@ pub(super) fn map(state: &Service, _: &Context<'_>, args: &Args) -> Result<Reply
 pub(super) fn osd_map(state: &Service, _: &Context<'_>, args: &Args) -> Result<Reply, Failure> {
     let (id, pool) = super::pool::find_in(&state.osdmap, args.text("pool")?)?;
     let namespace = args.text_if("namespace")?.unwrap_or_default();
-    let object = ObjectId::new(id, namespace, args.text("object")?).map_err(|e| Failure::invalid(e.to_string()))?;
+    let object =
+        ObjectId::new(id, namespace, args.text("object")?).map_err(|e| Failure::invalid(e.to_string()))?;
     let pg = object.pg(pool.pg_num);
     let place = state.osdmap.pg(pg).ok_or_else(|| no_pg(pg))?;
     let text = format!(
@@ -163,7 +167,8 @@ pub(super) fn stat(state: &Service, context: &Context<'_>, _: &Args) -> Result<R
     let usage: u64 = context.memory.pool_use().values().map(|pool| pool.bytes).sum();
     let text = format!("{total} pgs: {}; {usage} bytes data", words.join(", "));
     let by_state: Vec<Value> = states.iter().map(|(name, num)| json!({"name": name, "num": num})).collect();
-    Ok(Reply::done(text).with_json(json!({"num_pgs": total, "num_pg_by_state": by_state, "num_bytes": usage})))
+    Ok(Reply::done(text)
+        .with_json(json!({"num_pgs": total, "num_pg_by_state": by_state, "num_bytes": usage})))
 }
 
 // Pins. Only such are taken as would be followed: an OSD that is not there or out would make a pin without effect.

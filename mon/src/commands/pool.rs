@@ -47,7 +47,9 @@ fn check_name(name: &str) -> Result<(), Failure> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(legal) {
         let shown: String = name.chars().take(80).collect();
-        let text = format!("'{shown}' cannot be a pool's name: use 1 to {NAME_BYTES_MAX} letters, digits, '.', '_', '-'");
+        let text = format!(
+            "'{shown}' cannot be a pool's name: use 1 to {NAME_BYTES_MAX} letters, digits, '.', '_', '-'"
+        );
         return Err(Failure::invalid(text));
     }
     Ok(())
@@ -69,7 +71,9 @@ fn check_sizes(draft: &Draft<'_>, context: &Context<'_>, size: u32, min_size: u3
         return Err(Failure::invalid(format!("size {size} is not between 1 and {SIZE_MAX}")));
     }
     if !(1..=size).contains(&min_size) {
-        return Err(Failure::invalid(format!("min_size {min_size} is not between 1 and the pool's size {size}")));
+        return Err(Failure::invalid(format!(
+            "min_size {min_size} is not between 1 and the pool's size {size}"
+        )));
     }
     let allowed = mon_number(&draft.state.config, &mon_entity(context), "mon_allow_pool_size_one") == 1;
     if size == 1 && !allowed {
@@ -90,11 +94,14 @@ pub(super) fn create(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) 
         return Ok(Reply::done(format!("pool '{name}' already exists")).with_json(json!({"pool_id": id.0})));
     }
     if draft.pools().count() >= POOLS_MAX {
-        return Err(Failure::invalid(format!("there are {POOLS_MAX} pools already: use namespaces within a pool")));
+        return Err(Failure::invalid(format!(
+            "there are {POOLS_MAX} pools already: use namespaces within a pool"
+        )));
     }
     let me = mon_entity(context);
     let setting = |key: &str| mon_number(&draft.state.config, &me, key) as u32;
-    let size = args.parsed_if("size", "a number of copies")?.unwrap_or_else(|| setting("osd_pool_default_size"));
+    let size =
+        args.parsed_if("size", "a number of copies")?.unwrap_or_else(|| setting("osd_pool_default_size"));
     let min_size = match args.parsed_if("min_size", "a number of copies")? {
         Some(min_size) => min_size,
         None => match setting("osd_pool_default_min_size") {
@@ -187,7 +194,11 @@ pub(super) fn get(state: &Service, _: &Context<'_>, args: &Args) -> Result<Reply
     };
     let value = all.get(key).or_else(|| all.get("options").and_then(|options| options.get(key)));
     let value = value.cloned().ok_or_else(|| {
-        Failure::not_found(format!("pool '{}' has no setting '{}'", pool.name, var.chars().take(60).collect::<String>()))
+        Failure::not_found(format!(
+            "pool '{}' has no setting '{}'",
+            pool.name,
+            var.chars().take(60).collect::<String>()
+        ))
     })?;
     Ok(Reply::json(json!({"pool": pool.name, "pool_id": id.0, var: value})))
 }
@@ -197,14 +208,20 @@ pub(super) fn set(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) -> 
     let id = find(draft, name)?;
     let pool = draft.pool(id).cloned().ok_or_else(|| no_pool(name))?;
     let (var, val) = (args.text("var")?, args.scalar("val")?);
-    let number = || val.parse::<u32>().map_err(|_| Failure::invalid(format!("'{val}' is no value for {var}: give a number")));
+    let number = || {
+        val.parse::<u32>()
+            .map_err(|_| Failure::invalid(format!("'{val}' is no value for {var}: give a number")))
+    };
     let mut new = pool.clone();
     match var {
         "size" => {
             new.size = number()?;
             new.min_size = new.min_size.min(new.size).max(if new.size > 1 { 1 } else { new.size });
             if pool.options.get("nosizechange").is_some_and(|v| v == "true") {
-                return Err(Failure::new(ErrorCode::NotPermitted, format!("pool '{name}' has nosizechange set")));
+                return Err(Failure::new(
+                    ErrorCode::NotPermitted,
+                    format!("pool '{name}' has nosizechange set"),
+                ));
             }
             check_sizes(draft, context, new.size, new.min_size)?;
         }
@@ -229,7 +246,9 @@ pub(super) fn set(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) -> 
             }
             return Err(Failure::new(
                 ErrorCode::NotSupported,
-                format!("the PGs of '{name}' cannot be split or merged yet: make a pool with {wanted} and copy"),
+                format!(
+                    "the PGs of '{name}' cannot be split or merged yet: make a pool with {wanted} and copy"
+                ),
             ));
         }
         "crush_rule" => new.rule = rule_id(draft, &val)?,
@@ -241,14 +260,17 @@ pub(super) fn set(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) -> 
                 let known: Vec<&str> = FREE_OPTIONS.iter().map(|(known, _)| *known).collect();
                 let shown: String = other.chars().take(60).collect();
                 let known = known.join(", ");
-                let text = format!("pools have no setting '{shown}'; there are size, min_size, crush_rule, {known}");
+                let text =
+                    format!("pools have no setting '{shown}'; there are size, min_size, crush_rule, {known}");
                 return Err(Failure::invalid(text));
             };
             let value = match (*kind, val.as_str()) {
                 ("bool", "true" | "1" | "yes" | "on") => "true".to_string(),
                 ("bool", "false" | "0" | "no" | "off") => "false".to_string(),
                 ("seconds", text) if text.parse::<u64>().is_ok() => text.to_string(),
-                ("-10..10", text) if text.parse::<i32>().is_ok_and(|n| (-10..=10).contains(&n)) => text.to_string(),
+                ("-10..10", text) if text.parse::<i32>().is_ok_and(|n| (-10..=10).contains(&n)) => {
+                    text.to_string()
+                }
                 _ => return Err(Failure::invalid(format!("'{val}' is no value for {other}: give {kind}"))),
             };
             new.options.insert(other.into(), value);
@@ -312,7 +334,11 @@ pub(super) fn rm(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) -> R
     Ok(Reply::done(format!("pool '{name}' removed")))
 }
 
-pub(super) fn application_enable(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result<Reply, Failure> {
+pub(super) fn application_enable(
+    draft: &mut Draft<'_>,
+    _: &Context<'_>,
+    args: &Args,
+) -> Result<Reply, Failure> {
     let (name, app) = (args.text("pool")?, args.text("app")?);
     if app.is_empty() || app.len() > 64 {
         return Err(Failure::invalid("an application's name has 1 to 64 bytes, such as rbd, cephfs, rgw"));

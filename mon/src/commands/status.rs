@@ -51,14 +51,23 @@ pub(super) fn status(state: &Service, context: &Context<'_>, _: &Args) -> Result
     let (degraded, misplaced, unfound) = (sum(|u| u.degraded), sum(|u| u.misplaced), sum(|u| u.unfound));
     let (used, total) = context.memory.space();
     let pgs: u64 = states.values().sum();
-    let by_state: Vec<Value> = states.iter().map(|(name, n)| json!({"state_name": name, "count": n})).collect();
+    let by_state: Vec<Value> =
+        states.iter().map(|(name, n)| json!({"state_name": name, "count": n})).collect();
     let view = &context.quorum;
 
-    let mut text = format!("  cluster:\n    id:     {}\n    health: {}\n", state.fsid(), health::overall(&checks).word());
+    let mut text = format!(
+        "  cluster:\n    id:     {}\n    health: {}\n",
+        state.fsid(),
+        health::overall(&checks).word()
+    );
     for check in &checks {
         text.push_str(&format!("            {}\n", check.summary));
     }
-    let out = if view.silent.is_empty() { String::new() } else { format!(", out of quorum: {}", view.silent.join(",")) };
+    let out = if view.silent.is_empty() {
+        String::new()
+    } else {
+        format!(", out of quorum: {}", view.silent.join(","))
+    };
     text.push_str(&format!(
         "\n  services:\n    mon: {} daemons, quorum {} (leader {}){out}\n    osd: {all} osds: {up} up, {within} in\n",
         state.monmap.mons.len(),
@@ -132,12 +141,23 @@ pub(super) fn df(state: &Service, context: &Context<'_>, _: &Args) -> Result<Rep
     let (used, total) = context.memory.space();
     let avail = total.saturating_sub(used);
     let usage = context.memory.pool_use();
-    let mut text = format!("RAW STORAGE  SIZE {}  AVAIL {}  USED {}\n\nPOOL  ID  PGS  STORED  OBJECTS  QUOTA\n", size(total), size(avail), size(used));
+    let mut text = format!(
+        "RAW STORAGE  SIZE {}  AVAIL {}  USED {}\n\nPOOL  ID  PGS  STORED  OBJECTS  QUOTA\n",
+        size(total),
+        size(avail),
+        size(used)
+    );
     let mut pools = Vec::new();
     for (id, pool) in state.osdmap.pools() {
         let used = usage.get(&id).copied().unwrap_or_default();
         let quota = if pool.quota_bytes_max > 0 { size(pool.quota_bytes_max) } else { "-".into() };
-        text.push_str(&format!("{}  {id}  {}  {}  {}  {quota}\n", pool.name, pool.pg_num, size(used.bytes), used.objects));
+        text.push_str(&format!(
+            "{}  {id}  {}  {}  {}  {quota}\n",
+            pool.name,
+            pool.pg_num,
+            size(used.bytes),
+            used.objects
+        ));
         pools.push(json!({
             "name": pool.name,
             "id": id.0,
@@ -160,7 +180,8 @@ pub(super) fn fsid(state: &Service, _: &Context<'_>, _: &Args) -> Result<Reply, 
 }
 
 pub(super) fn version(_: &Service, context: &Context<'_>, _: &Args) -> Result<Reply, Failure> {
-    Ok(Reply::done(format!("nacre version {}", context.version)).with_json(json!({"version": context.version})))
+    Ok(Reply::done(format!("nacre version {}", context.version))
+        .with_json(json!({"version": context.version})))
 }
 
 pub(super) fn versions(state: &Service, context: &Context<'_>, _: &Args) -> Result<Reply, Failure> {
@@ -192,8 +213,10 @@ pub(super) fn log_last(state: &Service, _: &Context<'_>, args: &Args) -> Result<
         LogLevel::Warning => "warn",
         LogLevel::Error => "error",
     };
-    let text: String =
-        lines.iter().map(|line| format!("{} {} [{}] {}\n", line.at_ms, line.who, word(line.level), line.text)).collect();
+    let text: String = lines
+        .iter()
+        .map(|line| format!("{} {} [{}] {}\n", line.at_ms, line.who, word(line.level), line.text))
+        .collect();
     let json = lines
         .iter()
         .map(|l| json!({"seq": l.seq, "stamp_ms": l.at_ms, "who": l.who, "priority": word(l.level), "message": l.text}))
@@ -201,7 +224,11 @@ pub(super) fn log_last(state: &Service, _: &Context<'_>, args: &Args) -> Result<
     Ok(Reply::json(json).with_output(text))
 }
 
-pub(super) fn log(draft: &mut crate::draft::Draft<'_>, context: &Context<'_>, args: &Args) -> Result<Reply, Failure> {
+pub(super) fn log(
+    draft: &mut crate::draft::Draft<'_>,
+    context: &Context<'_>,
+    args: &Args,
+) -> Result<Reply, Failure> {
     let text = args.text("text")?;
     draft.log(LogLevel::Info, &context.entity.to_string(), text);
     Ok(Reply::done("logged"))

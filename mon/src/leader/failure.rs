@@ -64,7 +64,8 @@ impl Reports {
             return None;
         }
         let reports = self.about.entry(failed).or_default();
-        reports.retain(|_, report| now.since(report.at) < REPORT_LIFETIME && report.instance == info.instance);
+        reports
+            .retain(|_, report| now.since(report.at) < REPORT_LIFETIME && report.instance == info.instance);
         if failure.recovered {
             reports.remove(&reporter);
             return None;
@@ -76,7 +77,8 @@ impl Reports {
             reports.insert(reporter, Report { instance: info.instance, refused: failure.refused, at: now });
         }
 
-        let others: Vec<OsdId> = map.osds().filter(|(id, osd)| *id != failed && osd.up).map(|(id, _)| id).collect();
+        let others: Vec<OsdId> =
+            map.osds().filter(|(id, osd)| *id != failed && osd.up).map(|(id, _)| id).collect();
         let host = |id: OsdId| map.osd(id).map_or("", |info| info.host.as_str());
         let hosts_up: BTreeSet<&str> = others.iter().map(|&id| host(id)).collect();
         let hosts: BTreeSet<&str> = reports.keys().map(|&id| host(id)).collect();

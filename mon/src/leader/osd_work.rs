@@ -89,7 +89,8 @@ pub(crate) fn mark_down(draft: &mut Draft<'_>, id: OsdId, text: &str) {
 pub(crate) fn alive(draft: &mut Draft<'_>, alive: &OsdAlive) {
     let id = OsdId(alive.osd);
     let (epoch, want) = (draft.epoch(), Epoch(alive.want_up_thru));
-    let up = draft.osd(id).is_some_and(|info| info.up && info.instance == alive.instance && info.up_thru() < want);
+    let up =
+        draft.osd(id).is_some_and(|info| info.up && info.instance == alive.instance && info.up_thru() < want);
     // Nobody is alive in an epoch that does not exist yet.
     if up
         && want < epoch
@@ -128,7 +129,11 @@ pub(crate) fn pg_temp(draft: &mut Draft<'_>, wants: &OsdPgTemp) {
         let acting: Vec<OsdId> = want.acting.iter().map(|&id| OsdId(id)).collect();
         let unique: std::collections::BTreeSet<OsdId> = acting.iter().copied().collect();
         let known = |id: &OsdId| draft.osd(*id).is_some_and(|info| info.up);
-        if !draft.pg_exists(pg) || acting.len() > ACTING_MAX || unique.len() != acting.len() || !acting.iter().all(known) {
+        if !draft.pg_exists(pg)
+            || acting.len() > ACTING_MAX
+            || unique.len() != acting.len()
+            || !acting.iter().all(known)
+        {
             continue;
         }
         let map = &draft.state.osdmap;

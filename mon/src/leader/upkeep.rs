@@ -10,8 +10,6 @@ use nacre_types::{ClientId, OsdId, PoolId};
 use nacre_wire::messages::LogLevel;
 use std::time::Duration;
 
-/// A leader that has just begun has not heard everybody yet.
-const SETTLE: Duration = Duration::from_secs(30);
 /// Fullness must fall that far below a limit (in thousandths) before it counts as passed.
 const HYSTERESIS_PERMILLE: u64 = 10;
 
@@ -51,7 +49,8 @@ fn mark_out(draft: &mut Draft<'_>, memory: &Memory, frame: &Frame<'_>) {
             info.weight = WEIGHT_OUT;
             info.auto_out = true;
         }
-        let text = format!("{id} is marked out: down for {} s; its data is copied elsewhere", interval.as_secs());
+        let text =
+            format!("{id} is marked out: down for {} s; its data is copied elsewhere", interval.as_secs());
         draft.log(LogLevel::Warning, "mon", text);
     }
 }
@@ -85,13 +84,16 @@ fn watch_full(draft: &mut Draft<'_>, memory: &Memory) {
         (stats.total_bytes > 0)
             .then(|| (u128::from(stats.used_bytes) * 1000 / u128::from(stats.total_bytes)) as u64)
     };
-    let used = |(id, info): (OsdId, &OsdInfo)| permille(&id).filter(|_| info.up && info.is_in()).map(|used| (used, id));
+    let used = |(id, info): (OsdId, &OsdInfo)| {
+        permille(&id).filter(|_| info.up && info.is_in()).map(|used| (used, id))
+    };
     let Some((worst, osd)) = draft.osds().filter_map(used).max() else { return };
     let flags = draft.flags();
     let was = flags.contains(Flag::Full);
     if worst >= full && !was {
         draft.step.flags = Some(flags.with(Flag::Full));
-        let text = format!("the cluster is full: {osd} is at {}.{} %; deletes still work", worst / 10, worst % 10);
+        let text =
+            format!("the cluster is full: {osd} is at {}.{} %; deletes still work", worst / 10, worst % 10);
         draft.log(LogLevel::Error, "mon", text);
     } else if was && worst + HYSTERESIS_PERMILLE <= full && all_reported(draft, memory) {
         draft.step.flags = Some(flags.without(Flag::Full));
@@ -115,7 +117,8 @@ fn watch_quotas(draft: &mut Draft<'_>, memory: &Memory) {
     let usage = memory.pool_use();
     for (id, bytes_max, objects_max, was, pg_num) in with_quota {
         let used = usage.get(&id).copied().unwrap_or_default();
-        let over = (bytes_max > 0 && used.bytes >= bytes_max) || (objects_max > 0 && used.objects >= objects_max);
+        let over =
+            (bytes_max > 0 && used.bytes >= bytes_max) || (objects_max > 0 && used.objects >= objects_max);
         let reported = memory.pgs.keys().filter(|pg| pg.pool == id).count() as u32;
         // What has not been reported cannot be taken for empty.
         if over == was || (was && reported < pg_num && (bytes_max > 0 || objects_max > 0)) {
@@ -123,7 +126,8 @@ fn watch_quotas(draft: &mut Draft<'_>, memory: &Memory) {
         }
         if let Some(pool) = draft.pool_mut(id) {
             pool.full = over;
-            let what = if over { "has reached its quota: writes get an error" } else { "is below its quota again" };
+            let what =
+                if over { "has reached its quota: writes get an error" } else { "is below its quota again" };
             let text = format!("pool '{}' {what}", pool.name);
             draft.log(LogLevel::Warning, "mon", text);
         }
@@ -132,16 +136,17 @@ fn watch_quotas(draft: &mut Draft<'_>, memory: &Memory) {
 
 fn expire_blocklist(draft: &mut Draft<'_>) {
     let at_ms = draft.at_ms;
-    let gone: Vec<ClientId> =
-        draft.state.osdmap.blocklist().iter().filter(|&(_, &until)| until <= at_ms).map(|(&client, _)| client).collect();
+    let gone: Vec<ClientId> = draft
+        .state
+        .osdmap
+        .blocklist()
+        .iter()
+        .filter(|&(_, &until)| until <= at_ms)
+        .map(|(&client, _)| client)
+        .collect();
     for client in gone {
         if !draft.step.blocklist.contains_key(&client) {
             draft.blocklist(client, None);
         }
     }
-}
-
-/// Whether a leader has led long enough to judge by silence.
-pub(crate) fn has_settled(memory: &Memory, now: nacre_types::Instant) -> bool {
-    now.since(memory.since) >= SETTLE
 }

@@ -16,7 +16,10 @@ impl Mon {
     pub(super) fn receive_command(&mut self, now: Instant, from: &Peer, packet: Packet, out: Out<'_>) {
         let Message::Command(command) = packet.message else { return };
         if self.forward.len() >= self.config.commands.outstanding_max {
-            let failure = Failure::new(ErrorCode::TryAgain, "this monitor has too many commands to do: try again later");
+            let failure = Failure::new(
+                ErrorCode::TryAgain,
+                "this monitor has too many commands to do: try again later",
+            );
             let reply = self.packet(reply_of(Err(failure))).request(packet.request);
             out.push(MonEffect::Send { to: Address::Session(from.session), packet: reply });
             return;
@@ -44,8 +47,7 @@ impl Mon {
             } else if let Some(to) = &to {
                 let message = Message::Command(command.command);
                 let kind = u32::from(message.kind());
-                let forward =
-                    MonForward { id, entity: command.entity, kind, body: message.encode().into() };
+                let forward = MonForward { id, entity: command.entity, kind, body: message.encode().into() };
                 let packet = self.packet(forward).request(command.request);
                 out.push(MonEffect::Send { to: to.clone(), packet });
             }
@@ -79,7 +81,8 @@ impl Mon {
             Err(failure) => return self.answer(origin, reply_of(Err(failure)), out),
         };
         if leader.queued() >= self.config.batch.queued_max {
-            let failure = Failure::new(ErrorCode::TryAgain, "the monitors have too much to do: try again later");
+            let failure =
+                Failure::new(ErrorCode::TryAgain, "the monitors have too much to do: try again later");
             return self.answer(origin, reply_of(Err(failure)), out);
         }
         if parsed.prefix == "mon rm" && parsed.args.text("name").is_ok_and(|name| name == self.config.name) {
@@ -110,7 +113,8 @@ impl Mon {
         };
         let Some(leader) = &mut self.leader else { return };
         if leader.signing.len() >= SIGNING_MAX {
-            let failure = Failure::new(ErrorCode::TryAgain, "too many certificates are being made: try again later");
+            let failure =
+                Failure::new(ErrorCode::TryAgain, "too many certificates are being made: try again later");
             return self.answer(work.origin, reply_of(Err(failure)), out);
         }
         self.next_sign += 1;

@@ -1,6 +1,7 @@
 //! Messages as they come in: who may send what, what this monitor serves itself, what goes to the leader.
 
 use super::{Mon, Out};
+use crate::commands::{Failure, reply_of};
 use crate::event::MonEffect;
 use crate::leader::{Origin, Work};
 use crate::options::mon_number;
@@ -34,7 +35,13 @@ impl Mon {
         match packet.message {
             Message::Subscribe(ref request) => {
                 if !self.sessions.subscribe(&from, request) {
-                    return self.refuse(&from, &packet, ErrorCode::Busy, "too many sessions follow maps here", out);
+                    return self.refuse(
+                        &from,
+                        &packet,
+                        ErrorCode::Busy,
+                        "too many sessions follow maps here",
+                        out,
+                    );
                 }
                 self.sessions.push(from.session, &self.service, &mut |session, packet| {
                     out.push(MonEffect::Send { to: Address::Session(session), packet });
@@ -59,13 +66,20 @@ impl Mon {
     }
 
     fn refuse_unknown(&mut self, now: Instant, from: &Peer, packet: &Packet, out: Out<'_>) {
-        let text = format!("{} is not known to this cluster: its entry was removed or never made", from.entity);
+        let text =
+            format!("{} is not known to this cluster: its entry was removed or never made", from.entity);
         if self.service.version == 0 && self.quorum.applied() == 0 {
             // We know nobody yet ourselves.
             let text = "this monitor has not joined its cluster yet: ask another one";
             return self.refuse(from, packet, ErrorCode::TryAgain, text, out);
         }
         self.log_sometimes(now, out, &format!("unknown {}", from.entity), text.clone());
+        if let Message::Command(_) = packet.message {
+            // Whoever asks is waiting for an answer.
+            let failure = Failure::new(ErrorCode::NotPermitted, text);
+            let packet = self.packet(reply_of(Err(failure))).request(packet.request);
+            return out.push(MonEffect::Send { to: Address::Session(from.session), packet });
+        }
         self.refuse(from, packet, ErrorCode::NotPermitted, &text, out);
     }
 
@@ -139,7 +153,9 @@ impl Mon {
             let index = message.snapshot.as_ref().and_then(|s| s.metadata.as_ref()).map_or(0, |m| m.index);
             if self.quorum.wants_checkpoint(index) {
                 match self.checkpoints.message(raft_id, message) {
-                    Some((message, state)) => return self.take_checkpoint(now, name, raft_id, message, state, out),
+                    Some((message, state)) => {
+                        return self.take_checkpoint(now, name, raft_id, message, state, out);
+                    }
                     None => Ok(()),
                 }
             } else {
@@ -177,14 +193,22 @@ impl Mon {
             Ok(service) if service.fsid() != self.config.fsid => {
                 Err(format!("it is of cluster {}", service.fsid().chars().take(64).collect::<String>()))
             }
-            Ok(service) if service.monmap.mons.get(&self.config.name).map(|m| m.raft_id) != Some(self.quorum.id()) => {
+            Ok(service)
+                if service.monmap.mons.get(&self.config.name).map(|m| m.raft_id)
+                    != Some(self.quorum.id()) =>
+            {
                 Err("its monmap does not have this monitor".into())
             }
             Ok(_) => self.quorum.receive_checkpoint(raft_id, message, state),
             Err(reason) => Err(reason),
         };
         if let Err(reason) = result {
-            self.log_sometimes(now, out, "checkpoint", format!("refused a checkpoint of mon.{name}: {reason}"));
+            self.log_sometimes(
+                now,
+                out,
+                "checkpoint",
+                format!("refused a checkpoint of mon.{name}: {reason}"),
+            );
         }
     }
 
@@ -209,7 +233,14 @@ impl Mon {
         out.push(MonEffect::Send { to, packet: self.packet(forward).request(packet.request) });
     }
 
-    fn receive_forward(&mut self, now: Instant, name: &str, forward: MonForward, packet: Packet, out: Out<'_>) {
+    fn receive_forward(
+        &mut self,
+        now: Instant,
+        name: &str,
+        forward: MonForward,
+        packet: Packet,
+        out: Out<'_>,
+    ) {
         let Ok(entity) = forward.entity.parse::<EntityName>() else { return };
         let kind = u16::try_from(forward.kind).unwrap_or(0);
         let Ok(message) = Message::decode(kind, &forward.body) else { return };

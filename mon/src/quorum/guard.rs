@@ -11,6 +11,14 @@ const NUMBER_MAX: u64 = 1 << 56;
 /// Entries in one append; raft-rs is configured to send far fewer bytes than would reach it.
 const ENTRIES_MAX: usize = 100_000;
 
+/// Whether a message shows that this node has promised more than it knows of: its disk was wiped or put back.
+pub(crate) fn shows_loss(node: &RawNode<Storage>, message: &Message) -> bool {
+    // A leader tells a follower to commit no more than the follower has acknowledged.
+    message.msg_type == MessageType::MsgHeartbeat as i32
+        && message.term >= node.raft.term
+        && message.commit > node.raft.raft_log.last_index()
+}
+
 pub(crate) fn accept(node: &RawNode<Storage>, sender: u64, message: &Message) -> Result<(), String> {
     let log = &node.raft.raft_log;
     let (last, committed) = (log.last_index(), log.committed);

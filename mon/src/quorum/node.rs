@@ -19,15 +19,10 @@ const HEARTBEAT_TICKS: usize = 2;
 const APPEND_BYTES_MAX: u64 = 1 << 20;
 /// Proposals beyond this many uncommitted bytes are refused.
 const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+/// Ticks that a write may take before a leader hands over to a monitor with a better disk.
+const STALLED_TICKS: u32 = 30;
 /// Entries kept behind a checkpoint, so that a follower slightly behind needs no checkpoint.
 const TRAILING_ENTRIES: u64 = 500;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Role {
-    Follower,
-    Candidate,
-    Leader,
-}
 
 /// One round of what Raft wants done. Carry out in the order of the fields.
 #[derive(Default)]
@@ -71,6 +66,10 @@ pub(crate) struct Quorum {
     truncate_at: Option<(u64, u64)>,
     entries_since_checkpoint: u64,
     bytes_since_checkpoint: u64,
+    /// Ticks since the oldest write that is not durable yet.
+    stalled_ticks: u32,
+    /// It was shown to have lost what it promised: it neither votes nor stands.
+    forgot: bool,
 }
 
 impl Quorum {
@@ -114,6 +113,8 @@ impl Quorum {
             truncate_at: None,
             entries_since_checkpoint,
             bytes_since_checkpoint: 0,
+            stalled_ticks: 0,
+            forgot: false,
         };
         quorum.draw();
         if quorum.is_sole_voter() {
@@ -127,16 +128,8 @@ impl Quorum {
         self.node.raft.id
     }
 
-    pub fn role(&self) -> Role {
-        match self.node.raft.state {
-            StateRole::Leader => Role::Leader,
-            StateRole::Follower => Role::Follower,
-            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
-        }
-    }
-
     pub fn is_leader(&self) -> bool {
-        self.role() == Role::Leader
+        self.node.raft.state == StateRole::Leader
     }
 
     /// The leader's id, if this node knows one.
@@ -171,13 +164,22 @@ impl Quorum {
         self.drawn_for = (self.node.raft.term, self.node.raft.state);
     }
 
-    pub fn tick(&mut self) {
+    /// True if this node leads and has just given that up because its disk does not answer.
+    pub fn tick(&mut self) -> bool {
+        if self.forgot {
+            return false;
+        }
+        self.stalled_ticks = if self.waiting.is_empty() { 0 } else { self.stalled_ticks + 1 };
+        let stalled = self.stalled_ticks >= STALLED_TICKS && self.is_leader() && self.transfer_leadership();
+        if stalled {
+            self.stalled_ticks = 0;
+        }
         if (self.node.raft.term, self.node.raft.state) != self.drawn_for {
             self.draw();
         }
         // A sole voter leads the moment it stands, which raft-rs allows only when nothing is being written.
         if self.is_sole_voter() && !self.is_leader() && !self.waiting.is_empty() {
-            return;
+            return false;
         }
         if let Some(ticks) = self.first_stand {
             self.first_stand = ticks.checked_sub(1).filter(|_| self.leader().is_none());
@@ -190,11 +192,24 @@ impl Quorum {
         if stood {
             self.draw();
         }
+        stalled
+    }
+
+    /// See [`guard::shows_loss`].
+    pub fn has_forgotten(&self) -> bool {
+        self.forgot
     }
 
     /// Handles a message of another monitor, after checking that it makes sense.
     pub fn receive(&mut self, sender: u64, message: Message) -> Result<(), String> {
-        guard::accept(&self.node, sender, &message)?;
+        let accepted = guard::accept(&self.node, sender, &message);
+        if accepted.is_err() && message.from == sender && guard::shows_loss(&self.node, &message) {
+            self.forgot = true;
+        }
+        accepted?;
+        if self.forgot {
+            return Ok(());
+        }
         // Refused by raft-rs: from somebody who is no member any more. Nothing to do about it.
         let _ = self.node.step(message);
         Ok(())
@@ -206,7 +221,12 @@ impl Quorum {
     }
 
     /// Handles a snapshot message together with the state it stands for, which the caller has found to decode.
-    pub fn receive_checkpoint(&mut self, sender: u64, message: Message, state: bytes::Bytes) -> Result<(), String> {
+    pub fn receive_checkpoint(
+        &mut self,
+        sender: u64,
+        message: Message,
+        state: bytes::Bytes,
+    ) -> Result<(), String> {
         guard::accept(&self.node, sender, &message)?;
         let metadata = message.snapshot.as_ref().and_then(|s| s.metadata.clone()).unwrap_or_default();
         self.arrived = Some(Checkpoint {
@@ -222,10 +242,6 @@ impl Quorum {
     /// A checkpoint sent to a monitor did not get there: Raft tries again.
     pub fn checkpoint_failed(&mut self, to: u64) {
         self.node.report_snapshot(to, SnapshotStatus::Failure);
-    }
-
-    pub fn unreachable(&mut self, id: u64) {
-        self.node.report_unreachable(id);
     }
 
     /// False if this node does not lead or too much is uncommitted.
@@ -330,6 +346,7 @@ impl Quorum {
     /// The driver has made everything up to `token` durable. Returns more to write, if any.
     pub fn persisted(&mut self, token: u64) -> Option<(u64, Vec<Write>)> {
         let mut number = 0;
+        self.stalled_ticks = 0;
         while let Some(waiting) = self.waiting.front()
             && waiting.token <= token
         {
@@ -369,7 +386,8 @@ impl Quorum {
         let mut writes = Vec::new();
         if !ready.snapshot().is_empty() {
             let metadata = ready.snapshot().metadata.clone().unwrap_or_default();
-            let checkpoint = self.arrived.take().filter(|c| (c.index, c.term) == (metadata.index, metadata.term));
+            let checkpoint =
+                self.arrived.take().filter(|c| (c.index, c.term) == (metadata.index, metadata.term));
             let checkpoint = checkpoint.expect("raft-rs restores only what receive_checkpoint gave it");
             let old = (self.node.store().first(), self.node.store().last());
             writes.extend((old.0..=old.1).map(records::no_entry));
@@ -426,17 +444,15 @@ impl Quorum {
         Some(output)
     }
 
-    /// Whether something waits for the driver's `Persisted`.
-    pub fn is_writing(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
     pub fn check(&self) {
         self.node.store().check();
         assert!(self.applied.0 <= self.node.raft.raft_log.committed, "applied what is not committed");
         let mut tokens = self.waiting.iter().map(|w| w.token);
         let mut last = 0;
-        assert!(tokens.all(|token| std::mem::replace(&mut last, token) <= token), "writes are waited for in order");
+        assert!(
+            tokens.all(|token| std::mem::replace(&mut last, token) <= token),
+            "writes are waited for in order"
+        );
     }
 }
 

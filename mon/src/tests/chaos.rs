@@ -87,7 +87,9 @@ fn run(mons: usize, seed: u64) {
     world.settle();
     let map = world.mon(world.leader().unwrap()).osdmap();
     for (uuid, id) in &osds {
-        let info = map.osd(nacre_types::OsdId(*id as u32)).unwrap_or_else(|| panic!("seed {seed}: osd.{id} is lost"));
+        let info = map
+            .osd(nacre_types::OsdId(*id as u32))
+            .unwrap_or_else(|| panic!("seed {seed}: osd.{id} is lost"));
         assert_eq!(&info.uuid, uuid, "seed {seed}");
     }
     let mut unique = snaps.clone();
@@ -127,7 +129,10 @@ fn the_same_seed_gives_the_same_run() {
         world.run(Duration::from_secs(5));
         world.heal();
         world.run(Duration::from_secs(5));
-        (world.logs.clone(), (0..3).map(|at| (world.mon(at).applied(), world.mon(at).term())).collect::<Vec<_>>())
+        (
+            world.logs.clone(),
+            (0..3).map(|at| (world.mon(at).applied(), world.mon(at).term())).collect::<Vec<_>>(),
+        )
     };
     assert_eq!(trace(5), trace(5));
 }

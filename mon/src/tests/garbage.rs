@@ -88,7 +88,10 @@ fn typed(rng: &mut Rng) -> Message {
         .into(),
         4 => OsdPgTemp {
             osd,
-            wants: vec![PgTempWant { pg: 1 << 32 | rng.below(10), acting: (0..rng.below(5)).map(|_| rng.below(4) as u32).collect() }],
+            wants: vec![PgTempWant {
+                pg: 1 << 32 | rng.below(10),
+                acting: (0..rng.below(5)).map(|_| rng.below(4) as u32).collect(),
+            }],
         }
         .into(),
         5 => OsdStats {
@@ -96,26 +99,102 @@ fn typed(rng: &mut Rng) -> Message {
             instance,
             total_bytes: number(rng),
             used_bytes: number(rng),
-            pgs: vec![PgStat { pg: 1 << 32 | rng.below(10), objects: number(rng), bytes: number(rng), degraded: number(rng), ..PgStat::default() }],
+            pgs: vec![PgStat {
+                pg: 1 << 32 | rng.below(10),
+                objects: number(rng),
+                bytes: number(rng),
+                degraded: number(rng),
+                ..PgStat::default()
+            }],
             pg_count: number(rng) as u32,
             ..OsdStats::default()
         }
         .into(),
-        6 => Subscribe { osdmap: number(rng), monmap: number(rng), authmap: number(rng), config: number(rng), log_after: Some(number(rng)), once: rng.chance(1, 2) }.into(),
+        6 => Subscribe {
+            osdmap: number(rng),
+            monmap: number(rng),
+            authmap: number(rng),
+            config: number(rng),
+            log_after: Some(number(rng)),
+            once: rng.chance(1, 2),
+        }
+        .into(),
         7 => MapRequest { after: number(rng), full: rng.chance(1, 2) }.into(),
-        _ => ClusterLog { lines: vec![LogLine { seq: number(rng), at_ms: number(rng), who: "x".into(), level: number(rng) as i32, text: "é".repeat(rng.below(3_000) as usize) }] }.into(),
+        _ => ClusterLog {
+            lines: vec![LogLine {
+                seq: number(rng),
+                at_ms: number(rng),
+                who: "x".into(),
+                level: number(rng) as i32,
+                text: "é".repeat(rng.below(3_000) as usize),
+            }],
+        }
+        .into(),
     }
 }
 
 fn random_command(rng: &mut Rng) -> String {
-    let prefixes = ["status", "osd pool create", "osd pool set", "osd out", "osd in", "pg ls", "osd reweight", "config set",
-        "osd crush reweight", "osd crush move", "osd crush add", "osd pg-upmap", "osd pg-upmap-items", "auth get-or-create",
-        "mon add", "osd new", "osd dump", "log last", "osd crush set", "osd blocklist add", "osd set-full-ratio", "health",
-        "osd crush add-bucket", "osd crush set-device-class", "osd df", "df", "osd primary-affinity", "osd rm"];
-    let names = ["pool", "pg_num", "size", "min_size", "var", "val", "ids", "id", "weight", "who", "name", "value", "location",
-        "pgid", "entity", "caps", "address", "uuid", "epoch", "num", "client", "expire", "ratio", "type", "class", "detail", "force"];
-    let values = ["1", "0", "-1", "\"p\"", "\"x\"", "\"osd.1\"", "\"host=h1\"", "{\"root\":\"default\"}", "[0,1,2]", "[1]", "1e308", "-0.5",
-        "\"1.0\"", "\"1.ffffffff\"", "4294967295", "18446744073709551615", "null", "true", "\"default\"", "\"osd\"", "\"size\"", "0.97", "\"\\u0000\"", "\"é\""];
+    let prefixes = [
+        "status",
+        "osd pool create",
+        "osd pool set",
+        "osd out",
+        "osd in",
+        "pg ls",
+        "osd reweight",
+        "config set",
+        "osd crush reweight",
+        "osd crush move",
+        "osd crush add",
+        "osd pg-upmap",
+        "osd pg-upmap-items",
+        "auth get-or-create",
+        "mon add",
+        "osd new",
+        "osd dump",
+        "log last",
+        "osd crush set",
+        "osd blocklist add",
+        "osd set-full-ratio",
+        "health",
+        "osd crush add-bucket",
+        "osd crush set-device-class",
+        "osd df",
+        "df",
+        "osd primary-affinity",
+        "osd rm",
+    ];
+    let names = [
+        "pool", "pg_num", "size", "min_size", "var", "val", "ids", "id", "weight", "who", "name", "value",
+        "location", "pgid", "entity", "caps", "address", "uuid", "epoch", "num", "client", "expire", "ratio",
+        "type", "class", "detail", "force",
+    ];
+    let values = [
+        "1",
+        "0",
+        "-1",
+        "\"p\"",
+        "\"x\"",
+        "\"osd.1\"",
+        "\"host=h1\"",
+        "{\"root\":\"default\"}",
+        "[0,1,2]",
+        "[1]",
+        "1e308",
+        "-0.5",
+        "\"1.0\"",
+        "\"1.ffffffff\"",
+        "4294967295",
+        "18446744073709551615",
+        "null",
+        "true",
+        "\"default\"",
+        "\"osd\"",
+        "\"size\"",
+        "0.97",
+        "\"\\u0000\"",
+        "\"é\"",
+    ];
     let mut text = format!("{{\"prefix\":\"{}\"", rng.pick(&prefixes).unwrap());
     for _ in 0..rng.below(5) {
         text.push_str(&format!(",\"{}\":{}", rng.pick(&names).unwrap(), rng.pick(&values).unwrap()));
@@ -149,7 +228,8 @@ fn hostile_messages_never_panic() {
             let session = world.connect(&entity, target);
             let message = match rng.below(4) {
                 0 => {
-                    let kind = [16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 32, 33, 34, 35, 36, 64, 66, 106];
+                    let kind =
+                        [16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 32, 33, 34, 35, 36, 64, 66, 106];
                     Message::decode(*rng.pick(&kind).unwrap(), &bytes(&mut rng, 60)).ok()
                 }
                 1 => Some(typed(&mut rng)),
@@ -157,19 +237,41 @@ fn hostile_messages_never_panic() {
                     let message = raft(&mut rng, from as u64 + 1, target as u64 + 1);
                     // Only one that could have come from a member is of interest; the checker does not judge liars.
                     let kind = message.msg_type;
-                    (![3, 8].contains(&kind) || rng.chance(1, 2))
-                        .then(|| MonRaft { from: from as u64 + 1, message: message.encode_to_vec().into() }.into())
+                    (![3, 8].contains(&kind) || rng.chance(1, 2)).then(|| {
+                        MonRaft { from: from as u64 + 1, message: message.encode_to_vec().into() }.into()
+                    })
                 }
                 _ => match rng.below(3) {
                     0 => {
                         let inner = typed(&mut rng);
-                        let entity = if rng.chance(1, 2) { "client.admin".into() } else { format!("osd.{}", rng.below(3)) };
-                        Some(MonForward { id: rng.below(5), entity, kind: u32::from(inner.kind()), body: inner.encode().into() }.into())
-                    }
-                    1 => Some(MonForwardReply { id: rng.below(5), kind: 19, body: bytes(&mut rng, 30).into() }.into()),
-                    _ => Some(
-                        MonCheckpoint { index: number(&mut rng), term: rng.below(4), offset: rng.below(3) * 10, total: number(&mut rng), piece: bytes(&mut rng, 20).into() }
+                        let entity = if rng.chance(1, 2) {
+                            "client.admin".into()
+                        } else {
+                            format!("osd.{}", rng.below(3))
+                        };
+                        Some(
+                            MonForward {
+                                id: rng.below(5),
+                                entity,
+                                kind: u32::from(inner.kind()),
+                                body: inner.encode().into(),
+                            }
                             .into(),
+                        )
+                    }
+                    1 => Some(
+                        MonForwardReply { id: rng.below(5), kind: 19, body: bytes(&mut rng, 30).into() }
+                            .into(),
+                    ),
+                    _ => Some(
+                        MonCheckpoint {
+                            index: number(&mut rng),
+                            term: rng.below(4),
+                            offset: rng.below(3) * 10,
+                            total: number(&mut rng),
+                            piece: bytes(&mut rng, 20).into(),
+                        }
+                        .into(),
                     ),
                 },
             };

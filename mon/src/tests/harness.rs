@@ -19,6 +19,7 @@ struct Disk {
     records: BTreeMap<Vec<u8>, Bytes>,
     /// Batches that are being written, with when they will be durable.
     writing: VecDeque<(Instant, u64, Vec<crate::Write>)>,
+    hangs_until: Instant,
 }
 
 impl Disk {
@@ -73,7 +74,9 @@ fn address(at: usize) -> String {
 }
 
 pub(crate) fn bootstrap(mons: usize) -> Bootstrap {
-    let caps = |text: &str| BTreeMap::from([("mon".to_string(), text.to_string()), ("osd".into(), "allow *".into())]);
+    let caps = |text: &str| {
+        BTreeMap::from([("mon".to_string(), text.to_string()), ("osd".into(), "allow *".into())])
+    };
     let mut entities = BTreeMap::from([(EntityName::Client("admin".into()), caps("allow *"))]);
     for at in 0..mons {
         entities.insert(EntityName::Mon(letter(at)), caps("allow *"));
@@ -95,7 +98,8 @@ impl World {
         let bootstrap = bootstrap(mons);
         let node = |at: usize| {
             let name = letter(at);
-            let mut disk = Disk { records: BTreeMap::new(), writing: VecDeque::new() };
+            let mut disk =
+                Disk { records: BTreeMap::new(), writing: VecDeque::new(), hangs_until: Instant::ZERO };
             disk.write(Mon::bootstrap_writes(&name, &bootstrap).unwrap());
             Node { name, mon: None, disk, runs: 0 }
         };
@@ -151,7 +155,8 @@ impl World {
     /// Makes a monitor with a joining store; it does not run yet.
     pub fn join(&mut self, monmap: &nacre_maps::MonMap) -> usize {
         let name = letter(self.nodes.len());
-        let mut disk = Disk { records: BTreeMap::new(), writing: VecDeque::new() };
+        let mut disk =
+            Disk { records: BTreeMap::new(), writing: VecDeque::new(), hangs_until: Instant::ZERO };
         disk.write(Mon::join_writes(&name, monmap).unwrap());
         self.nodes.push(Node { name, mon: None, disk, runs: 0 });
         self.nodes.len() - 1
@@ -168,10 +173,24 @@ impl World {
         }
         node.disk.writing.clear();
         self.wires.retain(|(from, to), _| *from != at && *to != at);
-        let closed: Vec<SessionId> = self.clients.iter().filter(|(_, c)| c.mon == at).map(|(&s, _)| s).collect();
+        let closed: Vec<SessionId> =
+            self.clients.iter().filter(|(_, c)| c.mon == at).map(|(&s, _)| s).collect();
         for session in closed {
             self.clients.get_mut(&session).expect("listed").mon = usize::MAX;
         }
+    }
+
+    pub fn records(&self, at: usize) -> Vec<(Vec<u8>, Bytes)> {
+        self.nodes[at].disk.records.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
+
+    pub fn put_back(&mut self, at: usize, records: Vec<(Vec<u8>, Bytes)>) {
+        self.nodes[at].disk.records = records.into_iter().collect();
+    }
+
+    /// Whatever it writes from now on takes that long at least.
+    pub fn hang_disk(&mut self, at: usize, for_: Duration) {
+        self.nodes[at].disk.hangs_until = self.now + for_;
     }
 
     pub fn isolate(&mut self, at: usize) {
@@ -266,7 +285,11 @@ impl World {
     fn carry_out(&mut self, at: usize, effect: MonEffect) {
         match effect {
             MonEffect::Send { to, packet } => {
-                assert!(packet.message.encode().len() <= BODY_BYTES_MAX, "{} is too large", packet.message.name());
+                assert!(
+                    packet.message.encode().len() <= BODY_BYTES_MAX,
+                    "{} is too large",
+                    packet.message.name()
+                );
                 match to {
                     Address::Mon { name, .. } => {
                         let to = self.nodes.iter().position(|node| node.name == name);
@@ -278,7 +301,8 @@ impl World {
                         self.send_wire(at, (session.0 - MON_SESSIONS) as usize, packet);
                     }
                     Address::Session(session) => {
-                        if let Some(client) = self.clients.get_mut(&session).filter(|client| client.mon == at) {
+                        if let Some(client) = self.clients.get_mut(&session).filter(|client| client.mon == at)
+                        {
                             client.inbox.push(packet);
                         }
                     }
@@ -287,7 +311,8 @@ impl World {
             }
             MonEffect::Persist { token, writes } => {
                 let last = self.nodes[at].disk.writing.back().map_or(self.now, |(when, ..)| *when);
-                let when = last.max(self.now) + Duration::from_micros(self.rng.below(self.disk_ms * 1000 + 1));
+                let when = last.max(self.now).max(self.nodes[at].disk.hangs_until)
+                    + Duration::from_micros(self.rng.below(self.disk_ms * 1000 + 1));
                 self.nodes[at].disk.writing.push_back((when, token, writes));
             }
             MonEffect::Sign { token, entity, .. } => {
@@ -451,7 +476,8 @@ impl World {
     /// Makes and boots an OSD.
     pub fn add_osd(&mut self, host: &str) -> OsdId {
         let uuid = format!("disk-{}", self.next_seq);
-        let id = self.ok(serde_json::json!({"prefix": "osd new", "uuid": uuid}))["osdid"].as_u64().unwrap() as u32;
+        let id =
+            self.ok(serde_json::json!({"prefix": "osd new", "uuid": uuid}))["osdid"].as_u64().unwrap() as u32;
         self.boot(id, host, &uuid, 1);
         OsdId(id)
     }

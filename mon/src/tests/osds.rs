@@ -40,7 +40,8 @@ fn osds_boot_into_crush_and_pools_are_placed_on_them() {
         assert_eq!(map.pg(pg).unwrap().acting.len(), 3);
     }
     let tree = world.ok(json!({"prefix": "osd tree"}));
-    let names: Vec<&str> = tree["nodes"].as_array().unwrap().iter().map(|n| n["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        tree["nodes"].as_array().unwrap().iter().map(|n| n["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["default", "h1", "osd.0", "h2", "osd.1", "h3", "osd.2"]);
     assert_eq!(tree["nodes"][2]["crush_weight"], 1.0);
     assert_eq!(world.ok(json!({"prefix": "osd stat"}))["num_in_osds"], 3);
@@ -178,7 +179,8 @@ fn full_is_set_and_cleared_with_hysteresis_and_quotas_fill_pools() {
     world.ok(json!({"prefix": "osd pool set-quota", "pool": "p", "field": "max_bytes", "val": 1000}));
     let full = |world: &mut World, permille: u64| {
         for osd in 0..3 {
-            let stats = OsdStats { osd, instance: 1, total_bytes: 1000, used_bytes: permille, ..OsdStats::default() };
+            let stats =
+                OsdStats { osd, instance: 1, total_bytes: 1000, used_bytes: permille, ..OsdStats::default() };
             say(world, osd, stats);
         }
         world.run(Duration::from_secs(1));
@@ -200,7 +202,11 @@ fn full_is_set_and_cleared_with_hysteresis_and_quotas_fill_pools() {
             reported_seq: seq,
             ..PgStat::default()
         };
-        say(&mut world, primary, OsdStats { osd: primary, instance: 1, pgs: vec![stat], ..OsdStats::default() });
+        say(
+            &mut world,
+            primary,
+            OsdStats { osd: primary, instance: 1, pgs: vec![stat], ..OsdStats::default() },
+        );
         world.run(Duration::from_secs(1));
         world.mon(0).osdmap().pool_by_name("p").unwrap().1.full
     };

@@ -2,8 +2,8 @@
 
 use super::harness::World;
 use nacre_wire::ErrorCode;
-use nacre_wire::messages::Subscribe;
 use nacre_wire::Packet;
+use nacre_wire::messages::Subscribe;
 use serde_json::json;
 use std::time::Duration;
 
@@ -30,7 +30,10 @@ fn three_monitors_elect_quickly_and_followers_answer() {
         let leader = world.elect();
         assert!(world.now.since(start) < Duration::from_secs(3));
         for mon in 0..3 {
-            let reply = world.command_at(mon, json!({"prefix": "config set", "who": "osd", "name": "osd_max_backfills", "value": mon + 1}));
+            let reply = world.command_at(
+                mon,
+                json!({"prefix": "config set", "who": "osd", "name": "osd_max_backfills", "value": mon + 1}),
+            );
             assert_eq!(reply.code, 0, "{}", reply.message);
             let status = world.command_at(mon, json!({"prefix": "quorum_status"}));
             let status: serde_json::Value = serde_json::from_str(&status.json).unwrap();
@@ -183,4 +186,74 @@ fn subscribers_get_maps_as_they_change() {
     }
     assert_eq!(map.hash(), world.mon(leader).osdmap().hash());
     assert_eq!(map.pools().count(), 3);
+}
+
+#[test]
+fn a_damaged_store_does_not_open() {
+    let mut world = World::new(1, 15);
+    world.elect();
+    world.ok(json!({"prefix": "osd pool create", "pool": "p"}));
+    world.run(Duration::from_secs(1));
+    let good = world.records(0);
+    let open = |records: Vec<(Vec<u8>, bytes::Bytes)>| {
+        let config = crate::MonConfig::new("a", super::harness::FSID, 1);
+        crate::Mon::open(config, records, nacre_types::Instant::ZERO).map(|_| ())
+    };
+    assert!(open(good.clone()).is_ok());
+    assert_eq!(open(Vec::new()), Err(crate::OpenError::Empty));
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        let mut value = bad[at].1.to_vec();
+        let byte = value.len() / 2;
+        value[byte] ^= 4;
+        bad[at].1 = value.into();
+        assert!(matches!(open(bad), Err(crate::OpenError::Corrupt { .. })), "record {at}");
+    }
+    // A hole in the log, and a committed end that is gone.
+    let log: Vec<usize> = (0..good.len()).filter(|&at| good[at].0.starts_with(b"log/")).collect();
+    for at in [log[0], log[log.len() - 2]] {
+        let mut bad = good.clone();
+        bad.remove(at);
+        assert!(open(bad).is_err());
+    }
+    let other = crate::MonConfig::new("a", "another", 1);
+    let error = crate::Mon::open(other, good, nacre_types::Instant::ZERO).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("cluster"), "{error}");
+}
+
+#[test]
+fn a_monitor_whose_store_was_put_back_takes_no_part() {
+    let mut world = World::new(3, 17);
+    let leader = world.elect();
+    let wiped = (leader + 1) % 3;
+    let old = world.records(wiped);
+    for name in ["x", "y", "z"] {
+        world.ok(json!({"prefix": "osd pool create", "pool": name}));
+    }
+    world.run(Duration::from_secs(1));
+    world.crash(wiped);
+    world.put_back(wiped, old);
+    world.start(wiped);
+    world.run(Duration::from_secs(3));
+    assert!(world.logs.iter().any(|line| line.contains("takes no part")), "{:#?}", world.logs);
+    // With the leader gone there is no majority that remembers everything: better no quorum than lost changes.
+    world.crash(leader);
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.leader(), None);
+}
+
+#[test]
+fn a_leader_whose_disk_hangs_lets_another_lead() {
+    let mut world = World::new(3, 19);
+    let old = world.elect();
+    world.run(Duration::from_secs(1));
+    world.hang_disk(old, Duration::from_secs(60));
+    let session = world.connect("client.admin", (old + 1) % 3);
+    let request = world.request(session);
+    world.ask(session, request, &json!({"prefix": "osd pool create", "pool": "p"}), b"");
+    world.run(Duration::from_secs(9));
+    let leader = world.leader().unwrap();
+    assert_ne!(leader, old);
+    let reply = world.command_at(leader, json!({"prefix": "osd pool create", "pool": "q"}));
+    assert_eq!(reply.code, 0, "{}", reply.message);
 }
