@@ -144,7 +144,11 @@ impl Cluster {
     }
 
     /// A command to the monitors, as JSON with a `prefix`. Where it changed the osdmap, that map is here afterwards.
-    pub async fn command(&self, json: impl Into<String>, input: impl Into<bytes::Bytes>) -> Result<CommandReply> {
+    pub async fn command(
+        &self,
+        json: impl Into<String>,
+        input: impl Into<bytes::Bytes>,
+    ) -> Result<CommandReply> {
         let ask = Ask::Monitors(Command { json: json.into(), input: input.into() });
         let Reply::Command(reply) = self.call(ask, self.timeout()).await? else { return Err(mixed_up()) };
         if reply.epoch > 0 {
@@ -197,9 +201,7 @@ impl Cluster {
     /// Shuts a client out: OSDs refuse whatever it still sends. Answers once the map that says so is here.
     pub async fn blocklist_add(&self, client: ClientId, duration: Duration) -> Result<()> {
         let seconds = duration.as_secs().max(1);
-        let json = format!(
-            r#"{{"prefix":"osd blocklist add","client":"{client}","expire":{seconds}}}"#
-        );
+        let json = format!(r#"{{"prefix":"osd blocklist add","client":"{client}","expire":{seconds}}}"#);
         self.command(json, "").await.map(drop)
     }
 
@@ -274,6 +276,7 @@ impl Cluster {
         }
     }
 
+    /// Prepares something to be said again and again; begins with [`LingerHandle::begin`].
     pub(crate) fn linger(
         &self,
         id: u64,
@@ -281,11 +284,8 @@ impl Cluster {
         op: ObjectOp,
         is_watch: bool,
         holds: Duration,
-        valid_until: Instant,
     ) -> LingerHandle {
         let shared = Rc::new(LingerShared::default());
-        shared.valid_until.set(valid_until);
-        // Renewed at once: the PG may have moved since the first registration.
         let linger = Linger {
             object,
             op,
@@ -293,13 +293,12 @@ impl Cluster {
             period: holds / 3,
             holds,
             shared: shared.clone(),
-            next: self.now(),
+            next: Instant::MAX,
             call: None,
             interrupted: false,
             route: None,
         };
         self.shared.objecter.borrow_mut().add_linger(id, linger);
-        self.wake_driver();
         LingerHandle { cluster: self.clone(), id, shared }
     }
 
@@ -351,11 +350,20 @@ impl Drop for CallFuture {
     }
 }
 
-/// Keeps a watch or lease renewed while it lives.
+/// Keeps a watch or lease renewed while it lives; its end is also the OSD's end of it.
 pub(crate) struct LingerHandle {
     pub(crate) cluster: Cluster,
     pub(crate) id: u64,
     pub(crate) shared: Rc<LingerShared>,
+}
+
+impl LingerHandle {
+    /// It has been said for the first time. It is renewed at once: the PG may have moved since.
+    pub(crate) fn begin(&self, valid_until: Instant) {
+        self.shared.valid_until.set(valid_until);
+        self.cluster.shared.objecter.borrow_mut().begin_linger(self.id);
+        self.cluster.wake_driver();
+    }
 }
 
 impl Drop for LingerHandle {

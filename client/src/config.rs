@@ -21,7 +21,13 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    pub fn new(entity: EntityName, client_id: ClientId, fsid: &str, mons: Vec<(String, String)>, seed: u64) -> ClientConfig {
+    pub fn new(
+        entity: EntityName,
+        client_id: ClientId,
+        fsid: &str,
+        mons: Vec<(String, String)>,
+        seed: u64,
+    ) -> ClientConfig {
         ClientConfig {
             entity,
             client_id,

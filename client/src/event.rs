@@ -3,15 +3,24 @@
 use nacre_wire::messages::LogLevel;
 use nacre_wire::{Address, Packet, Peer, SessionId};
 
+/// Its large variant is the common one.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum ClientEvent {
-    Tick { wall_ms: u64 },
-    Received { from: Peer, packet: Packet },
+    Tick {
+        wall_ms: u64,
+    },
+    Received {
+        from: Peer,
+        packet: Packet,
+    },
     SessionClosed(SessionId),
     /// The API has queued something: see `Cluster::set_waker`.
     Wake,
 }
 
+/// Its large variant is the common one.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum ClientEffect {
     Send { to: Address, packet: Packet },

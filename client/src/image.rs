@@ -113,6 +113,11 @@ impl Image {
         self.inner.read_only
     }
 
+    /// Whether somebody has removed the image: every operation fails from then on.
+    pub fn is_gone(&self) -> bool {
+        self.inner.gone.get()
+    }
+
     pub fn pool(&self) -> &Pool {
         &self.inner.pool
     }
@@ -129,7 +134,8 @@ impl Image {
     fn check_writable(&self) -> Result<()> {
         match (&self.inner.snapshot, self.inner.read_only) {
             (Some(snapshot), _) => {
-                let text = format!("image {}@{} is a snapshot: it cannot be changed", self.name(), snapshot.name);
+                let text =
+                    format!("image {}@{} is a snapshot: it cannot be changed", self.name(), snapshot.name);
                 Err(OpError::new(ErrorCode::ReadOnly, text))
             }
             (None, true) => {

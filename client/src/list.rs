@@ -30,7 +30,8 @@ impl Pool {
         all_namespaces: bool,
     ) -> Result<(Vec<ListedObject>, Option<ListCursor>)> {
         let map = self.cluster().osdmap().await?;
-        let gone = || OpError::new(ErrorCode::NotFound, format!("pool '{}' does not exist any more", self.name()));
+        let gone =
+            || OpError::new(ErrorCode::NotFound, format!("pool '{}' does not exist any more", self.name()));
         let pool = map.pool(self.id()).ok_or_else(gone)?;
         let Some(pg) = pg_of(&cursor.after, self.id().0, pool.pg_num) else { return Ok((Vec::new(), None)) };
         let namespace = (!all_namespaces).then(|| self.namespace().to_string());

@@ -91,12 +91,19 @@ impl Object {
             return Err(OpError::new(ErrorCode::InvalidArgument, "a lease needs a duration"));
         };
         let cluster = self.pool().cluster();
+        let renewal = ObjectOpKind::Lock(request.op(true));
+        // Made before the lock is asked for: a future that is dropped half-way gives back what it may have got.
+        let id = cluster.new_linger_id();
+        let handle = cluster.linger(id, self.id()?, renewal.clone().into(), false, holds);
         // The OSD's clock starts later than this, so the lease is never believed longer than it is.
         let asked = cluster.now();
-        self.one(ObjectOpKind::Lock(request.op(true))).await?;
-        let renewal = ObjectOpKind::Lock(request.op(true)).into();
-        let id = cluster.new_linger_id();
-        let handle = cluster.linger(id, self.id()?, renewal, false, holds, asked + holds);
+        if let Err(error) = self.one(renewal).await {
+            if error.code == ErrorCode::Busy {
+                *handle.shared.lost.borrow_mut() = Some(error.clone());
+            }
+            return Err(error);
+        }
+        handle.begin(asked + holds);
         Ok(Lease { handle, object: self.clone(), request })
     }
 

@@ -213,7 +213,9 @@ impl Objecter {
 
     /// Whether an earlier call on the same object must end first.
     fn is_blocked(&self, seq: u64, call: &Call) -> bool {
-        let (Ask::Object { object, .. }, Some(footprint)) = (&call.ask, &call.footprint) else { return false };
+        let (Ask::Object { object, .. }, Some(footprint)) = (&call.ask, &call.footprint) else {
+            return false;
+        };
         let earlier = self.by_object.get(object).into_iter().flatten().take_while(|&&other| other < seq);
         let mut footprints = earlier.filter_map(|other| self.calls.get(other)?.footprint.as_ref());
         footprints.any(|other| other.conflicts(footprint))
@@ -534,7 +536,10 @@ impl Machine for Objecter {
         assert!(ops <= self.config.inflight_ops_max.max(1), "what is on the wire is bounded");
         for (seq, call) in &self.calls {
             if let (Ask::Object { object, .. }, Some(_)) = (&call.ask, &call.footprint) {
-                assert!(self.by_object.get(object).is_some_and(|all| all.contains(seq)), "call {seq} is indexed");
+                assert!(
+                    self.by_object.get(object).is_some_and(|all| all.contains(seq)),
+                    "call {seq} is indexed"
+                );
             }
         }
     }
@@ -563,5 +568,8 @@ fn what(ask: &Ask) -> String {
 /// The message kinds a client gets; anything else is ignored.
 fn is_for_clients(message: &Message) -> bool {
     use Message::*;
-    matches!(message, Maps(_) | OsdOpReply(_) | CommandReply(_) | PgAdminReply(_) | WatchEvent(_) | Refused(_))
+    matches!(
+        message,
+        Maps(_) | OsdOpReply(_) | CommandReply(_) | PgAdminReply(_) | WatchEvent(_) | Refused(_)
+    )
 }

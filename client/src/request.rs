@@ -5,8 +5,8 @@ use bytes::Bytes;
 use nacre_types::EVersion;
 use nacre_types::{BLOCK, Epoch};
 use nacre_wire::op::{
-    CompareXattr, Comparison, Create, Empty, Extent, ExtentList, Key, KeyList, Lock, OmapList, ObjectOp,
-    ObjectOpKind, OpResult, PairList, Size, SnapList, StatReply, Version,
+    CompareXattr, Comparison, Create, Empty, Extent, ExtentList, Key, KeyList, Lock, ObjectOp, ObjectOpKind,
+    OmapList, OpResult, PairList, Size, SnapList, StatReply, Version,
 };
 use nacre_wire::transaction::Pair;
 use nacre_wire::{Data, ErrorCode, OpError};

@@ -10,7 +10,11 @@ use std::task::{Poll, Waker};
 /// The answer to a call.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Reply {
-    Operation { reply: OsdOpReply, data: Data, epoch: u64 },
+    Operation {
+        reply: OsdOpReply,
+        data: Data,
+        epoch: u64,
+    },
     Command(CommandReply),
     Admin(PgAdminReply),
     /// Nothing but that it happened: a map arrived, a time passed.

@@ -65,10 +65,10 @@ impl Object {
         let id = cluster.new_linger_id();
         let timeout_ms = WATCH_TIMEOUT.as_millis() as u64;
         let kind = ObjectOpKind::Watch(Watch { cookie: id, unwatch: false, timeout_ms });
-        self.one(kind.clone()).await?;
         let object = self.id()?;
-        let until = cluster.now() + WATCH_TIMEOUT;
-        let handle = cluster.linger(id, object.clone(), kind.into(), true, WATCH_TIMEOUT, until);
+        let handle = cluster.linger(id, object.clone(), kind.clone().into(), true, WATCH_TIMEOUT);
+        self.one(kind).await?;
+        handle.begin(cluster.now() + WATCH_TIMEOUT);
         Ok(WatchStream { object, handle })
     }
 }

@@ -34,8 +34,12 @@ impl Image {
             let _alone = self.inner.writes.close().await;
             let update = Header::update(&self.inner.pool, &self.inner.id, |header| {
                 taken(header)?;
-                let record =
-                    SnapshotRecord { name: name.into(), size: header.fields.size, created_ms, removing: false };
+                let record = SnapshotRecord {
+                    name: name.into(),
+                    size: header.fields.size,
+                    created_ms,
+                    removing: false,
+                };
                 header.snaps.insert(snap.0, record);
                 header.fields.snap_seq = header.fields.snap_seq.max(snap.0);
                 Ok(())

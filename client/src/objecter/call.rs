@@ -13,9 +13,9 @@ use super::order::Footprint;
 use super::route::Route;
 use crate::slot::Slot;
 use nacre_types::{Epoch, Instant, ObjectId, OsdId, PgId};
+use nacre_wire::Data;
 use nacre_wire::messages::{Command, PgAdmin};
 use nacre_wire::op::OsdOp;
-use nacre_wire::Data;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,12 +23,25 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(crate) enum Ask {
     /// The primary of the object's PG.
-    Object { object: ObjectId, op: Box<OsdOp>, data: Data },
+    Object {
+        object: ObjectId,
+        op: Box<OsdOp>,
+        data: Data,
+    },
     /// The primary of a PG.
-    Pg { pg: PgId, op: Box<OsdOp> },
+    Pg {
+        pg: PgId,
+        op: Box<OsdOp>,
+    },
     /// The primary of a PG, as an administrator.
-    PgAdmin { pg: PgId, admin: PgAdmin },
-    Osd { osd: OsdId, admin: PgAdmin },
+    PgAdmin {
+        pg: PgId,
+        admin: PgAdmin,
+    },
+    Osd {
+        osd: OsdId,
+        admin: PgAdmin,
+    },
     Monitors(Command),
     /// Nobody: an osdmap of that epoch or a later one.
     Map(Epoch),
@@ -53,7 +66,9 @@ pub(crate) enum State {
     Blocked,
     Unroutable(String),
     Sent(Option<Route>),
-    Backoff { until: Instant },
+    Backoff {
+        until: Instant,
+    },
 }
 
 #[derive(Debug)]
@@ -71,6 +86,8 @@ pub(crate) struct Call {
     pub(crate) deadline: Option<Instant>,
     pub(crate) sent_at: Instant,
     pub(crate) attempts: u32,
+    /// Answers whose checksums did not hold.
+    pub(crate) damaged: u32,
     /// What the last refusal said.
     pub(crate) refusal: String,
 }
@@ -93,6 +110,7 @@ impl Call {
             deadline: None,
             sent_at: Instant::ZERO,
             attempts: 0,
+            damaged: 0,
             refusal: String::new(),
         }
     }

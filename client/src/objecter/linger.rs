@@ -64,6 +64,13 @@ impl Objecter {
         self.lingers.insert(id, linger);
     }
 
+    pub(crate) fn begin_linger(&mut self, id: u64) {
+        let now = self.now;
+        if let Some(linger) = self.lingers.get_mut(&id) {
+            linger.next = now;
+        }
+    }
+
     /// Ends it, also at the OSD.
     pub(super) fn drop_linger(&mut self, id: u64) {
         let Some(linger) = self.lingers.remove(&id) else { return };
@@ -85,7 +92,8 @@ impl Objecter {
 
     pub(super) fn renew_lingers(&mut self, now: Instant, out: &mut Outbox<ClientEffect>) {
         let due = |(&id, linger): (&u64, &Linger)| {
-            (linger.call.is_none() && linger.next <= now && linger.shared.lost.borrow().is_none()).then_some(id)
+            (linger.call.is_none() && linger.next <= now && linger.shared.lost.borrow().is_none())
+                .then_some(id)
         };
         let due: Vec<u64> = self.lingers.iter().filter_map(due).collect();
         for id in due {
@@ -101,12 +109,12 @@ impl Objecter {
     /// Earliest renewal.
     pub(super) fn next_renewal(&self) -> Option<Instant> {
         let waiting = self.lingers.values().filter(|l| l.call.is_none() && l.shared.lost.borrow().is_none());
-        waiting.map(|linger| linger.next).min()
+        waiting.map(|linger| linger.next).filter(|&next| next < Instant::MAX).min()
     }
 
     /// The PG moved or the session broke: what was registered there may be gone.
     pub(super) fn interrupt_lingers(&mut self, now: Instant, lost: impl Fn(&Linger) -> bool) {
-        for linger in self.lingers.values_mut().filter(|linger| linger.is_watch && lost(linger)) {
+        for linger in self.lingers.values_mut().filter(|l| l.is_watch && l.next < Instant::MAX && lost(l)) {
             linger.interrupted = true;
             linger.next = now;
         }
@@ -153,7 +161,11 @@ impl Objecter {
     }
 
     /// Whether a call may go out under its lease; if not, what it waits for, or that it is over.
-    pub(super) fn check_lease(&self, now: Instant, lease: Option<u64>) -> Result<(), Result<String, OpError>> {
+    pub(super) fn check_lease(
+        &self,
+        now: Instant,
+        lease: Option<u64>,
+    ) -> Result<(), Result<String, OpError>> {
         let Some(id) = lease else { return Ok(()) };
         let fenced = |reason: &str| Err(Err(OpError::new(ErrorCode::Fenced, reason)));
         let Some(linger) = self.lingers.get(&id) else { return fenced("the lease was given back") };

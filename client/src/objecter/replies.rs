@@ -83,7 +83,8 @@ impl Objecter {
         stale: bool,
         out: &mut Outbox<ClientEffect>,
     ) {
-        let Some(call) = self.calls.get(&seq).filter(|c| matches!(c.ask, Ask::Object { .. } | Ask::Pg { .. }))
+        let Some(call) =
+            self.calls.get_mut(&seq).filter(|c| matches!(c.ask, Ask::Object { .. } | Ask::Pg { .. }))
         else {
             return;
         };
@@ -98,7 +99,8 @@ impl Objecter {
         if let Err(error) = verify(&reply, &data) {
             let text = format!("the answer of request {seq} is damaged: {error}");
             out.push(ClientEffect::Log { level: LogLevel::Error, text: text.clone() });
-            if call.attempts < CHECKSUM_ATTEMPTS {
+            call.damaged += 1;
+            if call.damaged < CHECKSUM_ATTEMPTS {
                 self.back_off(now, seq);
             } else {
                 self.finish(now, seq, Err(OpError::new(ErrorCode::Io, text)), out);

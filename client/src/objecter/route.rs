@@ -78,7 +78,10 @@ fn nobody_up(map: &OsdMap, pg: PgId) -> String {
     match down.len() {
         0 => format!("PG {pg} is mapped to no OSD: is there any in the tree its rule takes?"),
         n if n > NAMED_MAX => {
-            format!("PG {pg} is down: none of its OSDs is up (down: {} and more)", down[..NAMED_MAX].join(", "))
+            format!(
+                "PG {pg} is down: none of its OSDs is up (down: {} and more)",
+                down[..NAMED_MAX].join(", ")
+            )
         }
         _ => format!("PG {pg} is down: none of its OSDs is up (down: {})", down.join(", ")),
     }

@@ -11,6 +11,8 @@ mod info;
 mod limits;
 mod locks;
 mod overlay;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod view;
 
 pub use executor::execute;

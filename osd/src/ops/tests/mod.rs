@@ -1,11 +1,10 @@
 //! Operations against a simple model: a table of cases, and random requests with failures among them.
 
-pub(crate) mod model_store;
 mod random;
 mod table;
 
+use super::testing::ModelStore;
 use super::*;
-use model_store::ModelStore;
 use nacre_types::{Epoch, PoolId};
 use nacre_wire::op::{ObjectOpKind, OsdOpReply};
 

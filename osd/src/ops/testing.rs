@@ -1,4 +1,4 @@
-//! The simplest object store there is, for tests: everything in memory, applied at once, committed when polled.
+//! The simplest object store there is, for tests here and of crates above: everything in memory, applied at once, committed when polled.
 
 use bytes::Bytes;
 use nacre_store::{
@@ -7,24 +7,28 @@ use nacre_store::{
 use nacre_types::{BLOCK_U64, ObjectId, PgId};
 use nacre_wire::transaction::Op;
 use nacre_wire::{Data, Transaction};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// One object of the model.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub(crate) struct ModelObject {
-    pub(crate) data: Vec<u8>,
-    pub(crate) attrs: BTreeMap<Bytes, Bytes>,
-    pub(crate) omap: BTreeMap<Bytes, Bytes>,
+pub struct ModelObject {
+    pub data: Vec<u8>,
+    pub attrs: BTreeMap<Bytes, Bytes>,
+    pub omap: BTreeMap<Bytes, Bytes>,
 }
 
+/// See the module's description.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ModelStore {
-    pub(crate) objects: BTreeMap<ObjectId, ModelObject>,
-    pub(crate) meta: BTreeMap<(PgId, Vec<u8>), Bytes>,
+pub struct ModelStore {
+    pub objects: BTreeMap<ObjectId, ModelObject>,
+    pub meta: BTreeMap<(PgId, Vec<u8>), Bytes>,
+    /// Objects whose data fails its checksum until it is replaced.
+    pub bad: BTreeSet<ObjectId>,
     events: VecDeque<StoreEvent>,
 }
 
 impl ModelStore {
-    pub(crate) fn apply(&mut self, transaction: &Transaction) {
+    pub fn apply(&mut self, transaction: &Transaction) {
         let mut writes = transaction.writes().iter();
         let pg = transaction.pg();
         for op in transaction.ops() {
@@ -49,7 +53,10 @@ impl ModelStore {
                 Op::Truncate(on) => {
                     self.objects.entry(object(on.object)).or_default().data.resize(on.size as usize, 0)
                 }
-                Op::Remove(on) => drop(self.objects.remove(&object(on.object))),
+                Op::Remove(on) => {
+                    self.bad.remove(transaction.object(on.object));
+                    self.objects.remove(&object(on.object));
+                }
                 Op::SetAttrs(on) => {
                     let attrs = &mut self.objects.entry(object(on.object)).or_default().attrs;
                     attrs.extend(on.pairs.iter().map(|p| (p.key.clone(), p.value.clone())));
@@ -72,6 +79,7 @@ impl ModelStore {
                     self.objects.insert(object(two.to), copy);
                 }
                 Op::Rename(two) => {
+                    self.bad.remove(transaction.object(two.to));
                     let moved = self.objects.remove(&object(two.from)).expect("a source to rename");
                     self.objects.insert(object(two.to), moved);
                 }
@@ -96,6 +104,10 @@ impl ObjectStore for ModelStore {
     }
 
     fn read(&mut self, token: u64, object: &ObjectId, offset: u64, length: u64) {
+        if self.bad.contains(object) {
+            let result = Err(StoreError::Checksum { object: object.to_string(), block: 0 });
+            return self.events.push_back(StoreEvent::ReadDone { token, result });
+        }
         let range = offset as usize..(offset + length) as usize;
         let bytes = self.objects.get(object).and_then(|o| o.data.get(range));
         let result = bytes
@@ -105,7 +117,7 @@ impl ObjectStore for ModelStore {
     }
 
     fn stat(&self, object: &ObjectId) -> Result<Option<ObjectStat>, StoreError> {
-        let stat = |o: &ObjectModelRef<'_>| {
+        let stat = |o: &&ModelObject| {
             let size = o.data.len() as u64;
             ObjectStat { size, allocated_bytes: size.next_multiple_of(BLOCK_U64) }
         };
@@ -207,5 +219,3 @@ impl ObjectStore for ModelStore {
 
     fn kv_flushed(&mut self, _: u64, _: Result<(), KvError>) {}
 }
-
-type ObjectModelRef<'a> = &'a ModelObject;

@@ -1,0 +1,208 @@
+//! What happens when messages are lost, doubled, refused or damaged, PGs move, and daemons are gone.
+
+use super::fake::{Fake, Faults};
+use crate::{ErrorCode, concurrent};
+use nacre_maps::Flag;
+use nacre_types::{OsdId, Rng};
+use std::cell::RefCell;
+use std::time::Duration;
+
+#[test]
+fn every_write_takes_effect_once_whatever_happens() {
+    for seed in 0..12 {
+        let mut fake = Fake::new(seed);
+        let cluster = fake.cluster();
+        cluster.set_timeout(None);
+        let pool = fake.run(cluster.pool("rbd")).unwrap();
+        fake.faults =
+            Faults { lose: 60, refuse: 60, double: 60, corrupt: 40, close: 30, remap: 15, latency_ms: 20 };
+        let before = fake.mutations;
+        let appends = 150_u64;
+        let append = |i: u64| {
+            let object = pool.object(format!("o{}", i % 5));
+            async move {
+                object.append(format!("{i:04}")).await?;
+                object.read(0, 100).await
+            }
+        };
+        fake.run(concurrent::all(0..appends, 30, append)).unwrap();
+        assert_eq!(fake.mutations - before, appends, "seed {seed}");
+        fake.faults = Faults::default();
+        for o in 0..5 {
+            let data = fake.run(pool.object(format!("o{o}")).read(0, 1 << 20)).unwrap();
+            let mut found: Vec<u64> =
+                data.chunks(4).map(|c| std::str::from_utf8(c).unwrap().parse().unwrap()).collect();
+            found.sort();
+            assert_eq!(found, (0..appends).filter(|i| i % 5 == o).collect::<Vec<_>>(), "seed {seed}");
+        }
+        assert!(cluster.waiting().is_empty() && cluster.inflight() == (0, 0));
+    }
+}
+
+#[test]
+fn overlapping_operations_keep_their_order() {
+    for seed in 0..12 {
+        let mut fake = Fake::new(seed);
+        let cluster = fake.cluster();
+        cluster.set_timeout(None);
+        let pool = fake.run(cluster.pool("rbd")).unwrap();
+        fake.faults = Faults { lose: 100, refuse: 200, close: 50, latency_ms: 50, ..Faults::default() };
+        let mut rng = Rng::new(seed);
+        let model = RefCell::new([0_u8; 64]);
+        // All are started in order, none waits for another's end.
+        let operations = (0..200_u64).map(|i| {
+            let (start, length) = (rng.below(60), rng.range(1, 5));
+            (i, rng.chance(1, 3), start, length)
+        });
+        let run = |(i, read, start, length): (u64, bool, u64, u64)| {
+            let object = pool.object("o");
+            let range = start as usize..(start + length) as usize;
+            let byte = i as u8 + 1;
+            let expected = model.borrow()[range.clone()].to_vec();
+            if !read {
+                model.borrow_mut()[range].fill(byte);
+            }
+            async move {
+                if read {
+                    let mut found = match object.read(start, length).await {
+                        Ok(found) => found.to_vec(),
+                        Err(error) if error.code == ErrorCode::NotFound => Vec::new(),
+                        Err(error) => return Err(error),
+                    };
+                    found.resize(length as usize, 0);
+                    assert_eq!(found, expected, "seed {seed} operation {i}");
+                    Ok(())
+                } else {
+                    object.write(start, vec![byte; length as usize]).await
+                }
+            }
+        };
+        fake.run(concurrent::all(operations, 1000, run)).unwrap();
+        assert!(!fake.taken.is_empty());
+    }
+}
+
+#[test]
+fn what_is_on_the_wire_is_bounded() {
+    let mut fake = Fake::new(1);
+    let cluster = fake.add_client(|config| {
+        config.inflight_ops_max = 4;
+        config.inflight_bytes_max = 100;
+    });
+    let pool = fake.run(cluster.pool("rbd")).unwrap();
+    let write = |i: u64| {
+        let (object, cluster) = (pool.object(format!("o{i}")), cluster.clone());
+        async move {
+            let result = object.write(0, vec![1; 40]).await;
+            let (ops, bytes) = cluster.inflight();
+            assert!(ops <= 4 && bytes <= 100, "{ops} {bytes}");
+            result
+        }
+    };
+    fake.run(concurrent::all(0..100, 100, write)).unwrap();
+    fake.run(pool.object("big").write(0, vec![1; 1000])).unwrap();
+    assert_eq!(cluster.inflight(), (0, 0));
+}
+
+#[test]
+fn a_dead_cluster_gives_an_error_that_names_what_is_missing() {
+    let mut fake = Fake::new(1);
+    fake.mon_answers = false;
+    let cluster = fake.cluster();
+    let error = fake.run(cluster.pool("rbd")).unwrap_err();
+    assert_eq!(error.code, ErrorCode::TimedOut);
+    assert_eq!(
+        error.message,
+        "getting an osdmap gave up after 30 s: no monitor answers (mon.a at 10.0.0.9:1)"
+    );
+    fake.mon_answers = true;
+    let pool = fake.run(cluster.pool("rbd")).unwrap().with_timeout(Some(Duration::from_secs(2)));
+    let error = fake.run(cluster.command(r#"{"prefix":"no quorum"}"#, "")).unwrap_err();
+    assert!(error.message.ends_with("1 of 3 monitors: no quorum"), "{error}");
+    fake.faults.refuse = 1000;
+    let error = fake.run(pool.object("o").read(0, 1)).unwrap_err();
+    assert!(error.message.ends_with("gave up after 2 s: PG 1.0 is peering: waits for osd.2"), "{error}");
+    fake.faults = Faults { lose: 1000, ..Faults::default() };
+    let error = fake.run(pool.object("o").read(0, 1)).unwrap_err();
+    assert!(
+        error.message.contains("primary of PG 1.") && error.message.ends_with("does not answer"),
+        "{error}"
+    );
+    fake.faults = Faults::default();
+    fake.change_map(|step, map| {
+        for id in 0..3 {
+            step.osd_mut(map, OsdId(id)).unwrap().up = false;
+        }
+    });
+    let error = fake.run(pool.object("o").read(0, 1)).unwrap_err();
+    assert!(error.message.ends_with("none of its OSDs is up (down: osd.0, osd.1, osd.2)"), "{error}");
+    fake.change_map(|step, map| step.flags = Some(map.flags().with(Flag::Pause)));
+    fake.pass(Duration::from_millis(100));
+    let error = fake.run(pool.object("o").read(0, 1)).unwrap_err();
+    assert!(error.message.contains("paused"), "{error}");
+    assert!(cluster.waiting().is_empty());
+}
+
+#[test]
+fn waits_for_a_primary_and_goes_on() {
+    let mut fake = Fake::new(1);
+    let cluster = fake.cluster();
+    cluster.set_timeout(None);
+    let pool = fake.run(cluster.pool("rbd")).unwrap();
+    fake.change_map(|step, map| {
+        for id in 0..3 {
+            step.osd_mut(map, OsdId(id)).unwrap().up = false;
+        }
+    });
+    fake.pass(Duration::from_secs(1));
+    let object = pool.object("o");
+    let mut write = Box::pin(object.write(0, "x"));
+    let waker = std::task::Waker::noop();
+    assert!(write.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+    fake.pass(Duration::from_secs(120));
+    assert_eq!(fake.taken.len(), 0);
+    assert!(cluster.waiting()[0].needs.contains("is down"));
+    fake.change_map(|step, map| {
+        for id in 0..3 {
+            let osd = step.osd_mut(map, OsdId(id)).unwrap();
+            (osd.up, osd.instance) = (true, 8);
+        }
+    });
+    fake.run(write).unwrap();
+    assert_eq!(fake.taken.len(), 1);
+}
+
+#[test]
+fn a_dropped_future_frees_its_place() {
+    let mut fake = Fake::new(1);
+    let cluster = fake.add_client(|config| config.inflight_ops_max = 1);
+    let pool = fake.run(cluster.pool("rbd")).unwrap();
+    let (object, other) = (pool.object("o"), pool.object("o"));
+    let waker = std::task::Waker::noop();
+    let mut cx = std::task::Context::from_waker(waker);
+    fake.faults.lose = 1000;
+    let mut first = Box::pin(object.write(0, "first"));
+    assert!(first.as_mut().poll(&mut cx).is_pending());
+    fake.pass(Duration::from_secs(1));
+    let mut second = Box::pin(other.write(0, "second"));
+    assert!(second.as_mut().poll(&mut cx).is_pending());
+    fake.pass(Duration::from_secs(1));
+    fake.faults.lose = 0;
+    drop(first);
+    fake.run(second).unwrap();
+    assert_eq!(fake.run(object.read(0, 9)).unwrap(), "second");
+    assert_eq!(fake.taken.iter().filter(|(_, _, object)| object.name == "o").count(), 2);
+}
+
+#[test]
+fn a_pool_that_goes_away_is_an_error() {
+    let mut fake = Fake::new(1);
+    let cluster = fake.cluster();
+    let pool = fake.run(cluster.pool("rbd")).unwrap();
+    fake.change_map(|step, _| {
+        step.pools.insert(nacre_types::PoolId(1), None);
+    });
+    fake.pass(Duration::from_secs(1));
+    let error = fake.run(pool.object("o").read(0, 1)).unwrap_err();
+    assert_eq!((error.code, error.message.as_str()), (ErrorCode::NotFound, "pool 1 does not exist any more"));
+}
