@@ -2,6 +2,7 @@
 
 use crate::index::keys;
 use crate::index::onode::Onode;
+use crate::index::overlay::Layer;
 use crate::index::shard::{SHARD_BLOCKS, Shard};
 use crate::io::Purpose;
 use crate::store::Store;
@@ -213,6 +214,12 @@ impl<K: Kv> ObjectStore for Store<K> {
     fn usage(&self) -> Usage {
         let (total, used) = self.allocator.usage();
         Usage { total_bytes: total * BLOCK_U64, used_bytes: used * BLOCK_U64 }
+    }
+
+    fn backlog_bytes(&self) -> u64 {
+        let started = usize::from(self.journal.in_flight.is_some());
+        let waiting = self.overlay.layers.iter().skip(started).filter(|layer| !layer.is_empty());
+        waiting.map(Layer::record_bytes).sum()
     }
 
     fn stats(&self) -> StoreStats {

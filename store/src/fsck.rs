@@ -214,7 +214,7 @@ impl Check {
         }
         for (chunk, references) in &self.references {
             for (at, &extra) in references.extra.iter().enumerate().filter(|(_, n)| **n > 0) {
-                let disk_block = chunk * CHUNK_BLOCKS + at as u64;
+                let disk_block = chunk.saturating_mul(CHUNK_BLOCKS).saturating_add(at as u64);
                 if !self.blocks.contains_key(&disk_block) {
                     let expected = u64::from(extra) + 1;
                     errors.push(FsckError::References { disk_block, found: 0, expected });

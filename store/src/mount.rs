@@ -28,6 +28,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// Replayed data gathers up to here before it is written in place.
 const REPLAY_BYTES_MAX: usize = 64 << 20;
 
+/// No store lives long enough to count or write this far.
+const STATE_MAX: u64 = 1 << 62;
+
 impl<K: Kv> Store<K> {
     /// Opens a store, replaying what its journal holds. Refuses what is not this store, or not whole.
     pub fn mount(disk: &mut dyn DiskSync, mut kv: K, config: StoreConfig) -> Result<Store<K>, OpenError> {
@@ -95,6 +98,13 @@ pub(crate) fn recover<K: Kv>(
     }
     let applied: Applied = read_state(kv, keys::APPLIED, "applied position")?;
     let from: Checkpointed = read_state(kv, keys::CHECKPOINTED, "checkpoint")?;
+    let sane = |seq, position| seq <= STATE_MAX && position <= STATE_MAX && position % BLOCK_U64 == 0;
+    if !sane(from.seq, from.position)
+        || !sane(applied.seq, applied.position)
+        || applied.next_number > STATE_MAX
+    {
+        return Err(OpenError::IndexCorrupt(format!("its positions make no sense: {from:?}, {applied:?}")));
+    }
     let mut walk = Walk {
         disk,
         ring: Ring { offset: superblock.journal_offset, bytes: superblock.journal_bytes },

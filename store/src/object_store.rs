@@ -117,6 +117,11 @@ pub trait ObjectStore {
     fn meta_pgs(&self) -> Result<Vec<PgId>, StoreError>;
 
     fn usage(&self) -> Usage;
+    /// Bytes of submitted transactions that wait for the journal. Grows while the journal is full or write-back is
+    /// behind: whoever submits should then take less from its clients.
+    fn backlog_bytes(&self) -> u64 {
+        0
+    }
     fn stats(&self) -> StoreStats;
 
     /// Takes the next event, if there is one.

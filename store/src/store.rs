@@ -18,7 +18,7 @@ use crate::checkpoint::CheckpointState;
 use crate::deferred::Deferred;
 use crate::index::cache::Cache;
 use crate::index::keys;
-use crate::index::overlay::{Layer, Overlay};
+use crate::index::overlay::Overlay;
 use crate::index::state::{self, Checkpointed};
 use crate::io::Io;
 use crate::journal::ring::Ring;
@@ -152,13 +152,6 @@ impl<K: Kv> Store<K> {
 
     pub fn kv_mut(&mut self) -> &mut K {
         &mut self.kv
-    }
-
-    /// Bytes of submitted transactions that wait for the journal. Grows while the journal is full or write-back is
-    /// behind: whoever submits should then take less from its clients.
-    pub fn backlog_bytes(&self) -> u64 {
-        let started = usize::from(self.journal.in_flight.is_some());
-        self.overlay.layers.iter().skip(started).map(Layer::record_bytes).sum()
     }
 
     /// Where a gathering record is closed: several must fit into the journal.

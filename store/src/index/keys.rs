@@ -72,7 +72,8 @@ pub(crate) fn omap(number: u64, key: &[u8]) -> Vec<u8> {
 
 /// The range of one object's omap.
 pub(crate) fn omap_range(number: u64) -> (Vec<u8>, Vec<u8>) {
-    (omap(number, &[]), omap(number + 1, &[]))
+    let end = number.checked_add(1).map_or(OMAPS.1.to_vec(), |next| omap(next, &[]));
+    (omap(number, &[]), end)
 }
 
 pub(crate) fn meta(pg: PgId, key: &[u8]) -> Vec<u8> {

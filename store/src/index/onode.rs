@@ -1,8 +1,11 @@
 //! What the index keeps per object, apart from its extent map's shards and its omap.
 
 use bytes::Bytes;
-use nacre_wire::transaction::Pair;
+use nacre_wire::transaction::{OBJECT_BYTES_MAX, Pair};
 use prost::Message as _;
+
+/// An onode beyond this is damage, not an object: far above the largest that a transaction may make.
+const SIZE_MAX: u64 = 8 * OBJECT_BYTES_MAX;
 
 /// An object's size, xattrs, and the numbers under which the rest is found.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -34,7 +37,7 @@ pub(crate) struct Onode {
 
 impl Onode {
     pub fn load(bytes: &[u8]) -> Option<Onode> {
-        Onode::decode(bytes).ok()
+        Onode::decode(bytes).ok().filter(|onode| onode.size <= SIZE_MAX)
     }
 
     pub fn store(&self) -> Bytes {

@@ -14,6 +14,8 @@ use nacre_types::checksum::{BLOCK, crc32};
 /// Logical blocks of a shard. A 4 KiB overwrite rewrites one shard: about 280 bytes.
 pub(crate) const SHARD_BLOCKS: usize = 64;
 const VERSION: u8 = 1;
+/// No device has blocks beyond this: 2^60 bytes.
+const BLOCK_MAX: u64 = 1 << 48;
 
 /// Bytes laid over a block, with their own checksum.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -124,11 +126,12 @@ impl Shard {
             }
             let length = reader.u8()? as usize;
             let first = reader.varint()?;
-            if start < from || length == 0 || start + length > SHARD_BLOCKS || first == 0 {
+            if start < from || length == 0 || start + length > SHARD_BLOCKS || first == 0 || first > BLOCK_MAX
+            {
                 return None;
             }
             for i in 0..length {
-                shard.blocks[start + i] = first.checked_add(i as u64)?;
+                shard.blocks[start + i] = first + i as u64;
             }
             from = start + length;
         }

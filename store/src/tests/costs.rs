@@ -153,6 +153,7 @@ impl Kv for NoKv {
 /// `cargo test -p nacre-store --release -- --ignored cpu --nocapture`.
 #[test]
 #[ignore = "a measurement"]
+#[expect(clippy::disallowed_methods, reason = "it measures time")]
 fn cpu_of_a_4k_overwrite() {
     let mut disk = SimDisk::new((256 << 20) + (256 << 20), 1);
     let mut kv = NoKv { flush: None, states: BTreeMap::new() };

@@ -55,6 +55,7 @@ fn lives_on(seed: u64, lives: usize, bytes_max: u64, objects: u64, capacity: u64
 /// More seeds than a check-in waits for: `NACRE_SEEDS=20000 cargo test -p nacre-store --release -- --ignored`.
 #[test]
 #[ignore = "long; run before changing the store's on-disk order"]
+#[expect(clippy::disallowed_methods, reason = "the number of seeds is the caller's")]
 fn many_lives() {
     let seeds = std::env::var("NACRE_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(2000);
     for seed in 10_000..10_000 + seeds {

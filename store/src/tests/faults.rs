@@ -3,8 +3,8 @@
 use super::host::{Host, PG, capacity, object, options, random_data, tiny};
 use crate::testing::{SimDisk, SimKv};
 use crate::{
-    DiskError, DiskSync, FormatError, FsckError, ObjectStore, OpenError, Store, StoreError, Superblock,
-    format, fsck, inspect, wipe,
+    DiskError, DiskSync, FormatError, FsckError, Kv, KvOp, ObjectStore, OpenError, Store, StoreError,
+    Superblock, format, fsck, inspect, wipe,
 };
 use nacre_types::checksum::BLOCK_U64;
 use nacre_wire::Transaction;
@@ -247,4 +247,51 @@ fn a_full_device_still_boots_reads_and_deletes() {
     assert_eq!(host.failed, Some(StoreError::NoSpace));
     host.crash();
     host.fsck();
+}
+
+#[test]
+fn arbitrary_damage_to_device_or_index_never_panics() {
+    for seed in 0..150 {
+        let mut host = Host::new(seed, capacity(), tiny());
+        for _ in 0..8 {
+            let transaction = host.random_transaction(4, 60 << 10);
+            host.submit(transaction);
+            host.settle();
+        }
+        host.store = None;
+        let Host { mut rng, mut disk, mut kv, .. } = host;
+        for _ in 0..1 + rng.below(6) {
+            if rng.chance(1, 2) {
+                disk.rot(rng.below(300 << 10), rng.next_u64() as u8);
+                continue;
+            }
+            let mut keys = Vec::new();
+            kv.scan(&[], &[0xff], &mut |key, value| {
+                keys.push((key.to_vec(), value.to_vec()));
+                true
+            })
+            .unwrap();
+            let (key, mut value) = rng.pick(&keys).unwrap().clone();
+            let at = rng.below(value.len() as u64) as usize;
+            match rng.below(3) {
+                0 => value.truncate(at),
+                _ if value.is_empty() => {}
+                _ => value[at] ^= 1 << rng.below(8),
+            }
+            kv.write(vec![KvOp::Put { key, value: value.into() }]).unwrap();
+        }
+        let _ = fsck(&mut disk, &mut kv, true).errors.iter().map(ToString::to_string).count();
+        let Ok(mut store) = Store::mount(&mut disk, kv, tiny()) else { continue };
+        for (at, id) in store.list(&[], true, &[0xff; 4], 100).unwrap_or_default().iter().enumerate() {
+            let size = store.stat(id).ok().flatten().map_or(0, |s| s.size.min(1 << 20));
+            store.read(at as u64, id, 0, size);
+            let _ = (store.attrs(id), store.omap_list(id, None, &[], 10), store.extents(id, 0, size));
+        }
+        while let Some(request) = store.poll_disk() {
+            disk.request(request);
+            while let Some(done) = disk.complete_any() {
+                store.disk_done(done);
+            }
+        }
+    }
 }

@@ -179,7 +179,9 @@ fn commits_wait_for_room_in_the_journal_and_then_go_on() {
         let new = random_data(&mut host.rng, 0, BLOCK_U64);
         write(&mut host, &id, i % 64 * BLOCK_U64, new);
     }
+    assert!(host.store().backlog_bytes() > 1 << 20);
     host.settle();
+    assert_eq!(host.store().backlog_bytes(), 0);
     assert_eq!(host.committed, host.history.len());
     assert!(host.store().stats().checkpoints > 0);
     host.crash();
