@@ -58,11 +58,13 @@ struct Inner {
     writes: Gate,
     /// Closed while the header is read again.
     refreshes: Gate,
-    watch: Option<WatchStream>,
+    /// Until closed.
+    watch: RefCell<Option<Rc<WatchStream>>>,
     lease: RefCell<Option<Lease>>,
     /// What others have said about the header and this has not dealt with.
     news: RefCell<Vec<Notice>>,
     gone: Cell<bool>,
+    closed: Cell<bool>,
 }
 
 struct State {

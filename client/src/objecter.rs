@@ -176,7 +176,6 @@ impl Objecter {
 
     /// First step of a call: its clock starts, and it takes its place in the queue.
     fn start(&mut self, now: Instant, seq: u64, out: &mut Outbox<ClientEffect>) {
-        self.fresh.retain(|&fresh| fresh != seq);
         let Some(call) = self.calls.get_mut(&seq) else { return };
         call.started = now;
         call.deadline = call.timeout.map(|timeout| now + timeout);
@@ -384,14 +383,17 @@ impl Objecter {
     }
 
     fn on_session_closed(&mut self, now: Instant, session: SessionId, out: &mut Outbox<ClientEffect>) {
-        if self.mon_session == Some(session) {
+        let osd = self.sessions.remove(&session);
+        let of_monitor = self.mon_session == Some(session);
+        if of_monitor || (osd.is_none() && self.mon_session.is_none()) {
             self.mon_session = None;
             self.subscribe(now, out);
             self.resend(now, |call| matches!(call.ask, Ask::Monitors(_)), out);
+        }
+        if of_monitor {
             return;
         }
         // A session that has never said anything may have been to any OSD that has not answered yet.
-        let osd = self.sessions.remove(&session);
         let known: Vec<OsdId> = self.sessions.values().copied().collect();
         let broke = move |to: OsdId| match osd {
             Some(osd) => to == osd,

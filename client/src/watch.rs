@@ -4,8 +4,8 @@ use crate::cluster::LingerHandle;
 use crate::{Object, Result};
 use bytes::Bytes;
 use nacre_types::ObjectId;
-use nacre_wire::OpError;
 use nacre_wire::op::{ObjectOpKind, Watch};
+use nacre_wire::{ErrorCode, OpError};
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
@@ -26,7 +26,8 @@ pub enum Notice {
 
 /// A watch that lives as long as this does.
 pub struct WatchStream {
-    object: ObjectId,
+    object: Object,
+    id: ObjectId,
     handle: LingerHandle,
 }
 
@@ -52,9 +53,19 @@ impl WatchStream {
         !self.handle.shared.notices.borrow().is_empty()
     }
 
+    /// Ends the watch, and waits until the OSD knows: notifiers do not wait for it any more. Dropping it ends it too, but
+    /// says so only if the driver still turns.
+    pub async fn close(self) -> Result<()> {
+        let WatchStream { object, handle, .. } = self;
+        let over = OpError::new(ErrorCode::Canceled, "the watch was closed");
+        *handle.shared.lost.borrow_mut() = Some(over);
+        let watch = Watch { cookie: handle.id, unwatch: true, timeout_ms: 0 };
+        object.one(ObjectOpKind::Watch(watch)).await.map(drop)
+    }
+
     /// Answers a notification.
     pub fn ack(&self, notify_id: u64, reply: impl Into<Bytes>) {
-        self.handle.cluster.ack_notify(&self.object, notify_id, self.handle.id, reply.into());
+        self.handle.cluster.ack_notify(&self.id, notify_id, self.handle.id, reply.into());
     }
 }
 
@@ -69,6 +80,6 @@ impl Object {
         let handle = cluster.linger(id, object.clone(), kind.clone().into(), true, WATCH_TIMEOUT);
         self.one(kind).await?;
         handle.begin(cluster.now() + WATCH_TIMEOUT);
-        Ok(WatchStream { object, handle })
+        Ok(WatchStream { object: self.clone(), id: object, handle })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::header::Header;
 use super::{Gate, Image, Inner, State, check_name, directory};
-use crate::{ErrorCode, Notice, OpError, Pool, Result};
+use crate::{ErrorCode, Notice, OpError, Pool, Result, WatchStream};
 use bytes::Bytes;
 use nacre_types::SnapId;
 use std::cell::{Cell, RefCell};
@@ -80,10 +80,11 @@ impl Pool {
             snapshot,
             writes: Gate::default(),
             refreshes: Gate::default(),
-            watch: Some(watch),
+            watch: RefCell::new(Some(Rc::new(watch))),
             lease: RefCell::new(lease),
             news: RefCell::default(),
             gone: Cell::new(false),
+            closed: Cell::new(false),
         };
         Ok(Image { inner: Rc::new(inner) })
     }
@@ -101,8 +102,8 @@ impl Image {
     /// Follows changes made by others while nothing is read or written. Without it they are seen at the next
     /// operation, and whoever makes one waits a few seconds for this opening to answer. Never ends.
     pub async fn follow(&self) {
-        let Some(watch) = &self.inner.watch else { return std::future::pending().await };
         loop {
+            let Some(watch) = self.watch() else { return std::future::pending().await };
             let notice = watch.next().await;
             self.inner.news.borrow_mut().push(notice);
             // An error shows at the next operation, which tries again.
@@ -112,21 +113,26 @@ impl Image {
 
     /// Before every operation: the header is as new as anybody has said.
     pub(super) async fn ready(&self) -> Result<()> {
-        let watched = self.inner.watch.as_ref().is_some_and(|watch| watch.has_notices());
+        let watched = self.inner.watch.borrow().as_ref().is_some_and(|watch| watch.has_notices());
         if watched || !self.inner.news.borrow().is_empty() {
             self.handle().await?;
         }
-        if self.inner.gone.get() {
-            let text = format!("image '{}' was removed", self.name());
-            return Err(OpError::new(ErrorCode::NotFound, text));
-        }
-        Ok(())
+        let problem = match (self.inner.gone.get(), self.inner.closed.get()) {
+            (false, false) => return Ok(()),
+            (true, _) => "was removed",
+            (false, true) => "was closed here",
+        };
+        Err(OpError::new(ErrorCode::NotFound, format!("image '{}' {problem}", self.name())))
+    }
+
+    fn watch(&self) -> Option<Rc<WatchStream>> {
+        self.inner.watch.borrow().clone()
     }
 
     /// Reads the header again for the news there are, then answers them. May be dropped at any point: news stay until
     /// they are dealt with.
     async fn handle(&self) -> Result<()> {
-        let Some(watch) = &self.inner.watch else { return Ok(()) };
+        let Some(watch) = self.watch() else { return Ok(()) };
         let _alone = self.inner.refreshes.close().await;
         while let Some(notice) = watch.try_next() {
             self.inner.news.borrow_mut().push(notice);
@@ -190,12 +196,21 @@ impl Image {
         }
     }
 
-    /// Ends this opening: waits for writes, gives the lease back.
+    /// Ends this opening: waits for writes, gives the lease back, and is not waited for by others any more.
     pub async fn close(&self) -> Result<()> {
+        self.inner.closed.set(true);
         self.inner.writes.drain().await;
+        let watch = self.inner.watch.take().and_then(Rc::into_inner);
+        if let Some(watch) = watch {
+            watch.close().await?;
+        }
         let lease = self.inner.lease.borrow_mut().take();
         match lease {
-            Some(lease) => lease.unlock().await,
+            Some(lease) => match lease.unlock().await {
+                // Gone with the image, or taken by somebody else: given back either way.
+                Err(error) if error.code == ErrorCode::NotFound => Ok(()),
+                result => result,
+            },
             None => Ok(()),
         }
     }

@@ -101,6 +101,8 @@ impl Objecter {
             let kind = linger.op.kind.clone().expect("made from a kind");
             let call = Call::new(object_ask(&linger.object, kind), Owner::Linger(id), None);
             let seq = self.submit(call);
+            // Started here and now.
+            self.fresh.pop_back();
             self.lingers.get_mut(&id).expect("just seen").call = Some(seq);
             self.start(now, seq, out);
         }
