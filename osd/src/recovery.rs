@@ -21,8 +21,8 @@ mod sink;
 mod slots;
 mod source;
 
-pub(crate) use sink::{family, remove_object};
 pub use sink::{TEMP_POOL, leftovers};
+pub(crate) use sink::{family, remove_object};
 pub use slots::OsdShared;
 pub use source::PushPurpose;
 pub(crate) use source::stored_version;
@@ -90,10 +90,22 @@ struct Tried {
 /// What a commit or read was for.
 #[derive(Debug)]
 pub(crate) enum Waiting {
-    Piece { to: OsdId, object: ObjectId, version: EVersion, sequence: u64, last: bool },
-    Read { transfer: u64 },
+    Piece {
+        to: OsdId,
+        object: ObjectId,
+        version: EVersion,
+        sequence: u64,
+        last: bool,
+    },
+    Read {
+        transfer: u64,
+    },
     /// A backfill mark was moved here; its mover is told.
-    Mark { to: OsdId, last_backfill: bytes::Bytes, done: bool },
+    Mark {
+        to: OsdId,
+        last_backfill: bytes::Bytes,
+        done: bool,
+    },
 }
 
 impl Recovery {
@@ -112,3 +124,6 @@ impl Recovery {
         number
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -243,7 +243,10 @@ impl Pg {
             let key = object.key();
             key.as_slice() > mark.as_ref() && (chunk.end.is_empty() || key.as_slice() <= chunk.end.as_ref())
         };
-        if *id != map.scrub || map.end != chunk.end || !objects.keys().all(inside) || !chunk.waiting.remove(&from)
+        if *id != map.scrub
+            || map.end != chunk.end
+            || !objects.keys().all(inside)
+            || !chunk.waiting.remove(&from)
         {
             return;
         }
@@ -273,7 +276,8 @@ impl Pg {
             }
             let copies: Copies<'_> = chunk.maps.iter().map(|(&osd, map)| (osd, map.get(object))).collect();
             let logged = self.log.entries().rev().find(|entry| !entry.is_error() && entry.object == *object);
-            let verdict = compare::judge(&copies, logged.map(|entry| (entry.version, entry.is_delete())), self.me);
+            let verdict =
+                compare::judge(&copies, logged.map(|entry| (entry.version, entry.is_delete())), self.me);
             if verdict.faults.is_empty() {
                 continue;
             }
@@ -290,7 +294,8 @@ impl Pg {
                 repaired += verdict.bad.len() as u64;
                 self.repair(ctx, object, &verdict);
             } else {
-                let text = format!("PG {}: {object} cannot be repaired: no copy is known to be right", self.id);
+                let text =
+                    format!("PG {}: {object} cannot be repaired: no copy is known to be right", self.id);
                 ctx.log(LogLevel::Error, text);
             }
         }
@@ -363,20 +368,21 @@ impl Pg {
         if !self.is_primary() || !self.is_active() {
             return Err((ErrorCode::TryAgain, format!("PG {} is not active here", self.id)));
         }
-        let answer = match command {
-            "scrub" | "pg scrub" => {
+        let name = command.trim_start_matches("pg ").replace('-', "_");
+        let answer = match name.as_str() {
+            "scrub" => {
                 self.want_scrub(false, false);
                 "scrub"
             }
-            "deep-scrub" | "pg deep-scrub" => {
+            "deep_scrub" => {
                 self.want_scrub(true, false);
                 "deep-scrub"
             }
-            "repair" | "pg repair" => {
+            "repair" => {
                 self.want_scrub(true, true);
                 "repair"
             }
-            "mark_unfound_lost" | "pg mark_unfound_lost" => {
+            "mark_unfound_lost" => {
                 let lost = self.mark_unfound_lost(ctx);
                 return Ok(format!("{{\"lost\":{lost}}}"));
             }

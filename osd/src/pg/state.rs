@@ -129,9 +129,9 @@ impl State {
                 GetInfo { .. } | WaitActingChange { .. } | Incomplete { .. } | GetMissing { .. },
             ) => true,
             (GetInfo { .. }, WaitActingChange { .. } | Incomplete { .. } | GetMissing { .. }) => true,
-            (GetMissing { .. }, GetInfo { .. } | WaitUpThru | Activating { .. }) => true,
+            (GetMissing { .. }, GetInfo { .. } | GetMissing { .. } | WaitUpThru | Activating { .. }) => true,
             (WaitUpThru, GetInfo { .. } | Activating { .. }) => true,
-            (Activating { .. }, Active | GetInfo { .. }) => true,
+            (Activating { .. }, Active | GetInfo { .. } | Activating { .. }) => true,
             (Stray, ReplicaActive) => true,
             _ => false,
         }

@@ -162,14 +162,17 @@ impl Pg {
         }
         let mut transfers = BTreeMap::new();
         for &osd in &lacking {
-            let Some(missing) = self.peers.get(&osd).and_then(|peer| peer.missing.get(object)) else { continue };
+            let Some(missing) = self.peers.get(&osd).and_then(|peer| peer.missing.get(object)) else {
+                continue;
+            };
             let purpose = PushPurpose::Recovery;
             match self.start_transfer(ctx, osd, object, missing.have, missing.need, purpose) {
                 Some(transfer) => drop(transfers.insert(osd, transfer)),
                 None => return,
             }
         }
-        let active = Active { stage: Stage::Push { transfers: transfers.clone() }, counted: false, progress: ctx.now };
+        let active =
+            Active { stage: Stage::Push { transfers: transfers.clone() }, counted: false, progress: ctx.now };
         self.recovery.active.insert(object.clone(), active);
         for transfer in transfers.into_values() {
             self.pump_transfer(ctx, transfer);
@@ -310,7 +313,8 @@ impl Pg {
         if let Some(peer) = self.peers.get_mut(&to) {
             peer.missing.remove(object);
         }
-        let Some(Active { stage: Stage::Push { transfers }, .. }) = self.recovery.active.get_mut(object) else {
+        let Some(Active { stage: Stage::Push { transfers }, .. }) = self.recovery.active.get_mut(object)
+        else {
             return;
         };
         transfers.remove(&to);
@@ -395,7 +399,13 @@ impl Pg {
     }
 
     /// This disk's copy of an object is damaged: as good as missing. It stays so across a restart.
-    pub(crate) fn found_bad(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId, version: EVersion, why: &str) {
+    pub(crate) fn found_bad(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        object: &ObjectId,
+        version: EVersion,
+        why: &str,
+    ) {
         let text = format!("PG {}: {object} is damaged on {}: {why}; to be recovered", self.id, self.me);
         ctx.log(LogLevel::Error, text);
         let missing = Missing { need: version, have: EVersion::ZERO, is_delete: false };

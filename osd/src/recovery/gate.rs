@@ -163,7 +163,8 @@ impl Pg {
         let ask = next.is_some() && now.since(gate.asked) >= ctx.config.tunables.resend_interval;
         if renew || ask || (next.is_some() && gate.asked == Instant::ZERO) {
             gate.asked = now;
-            let whom: Vec<OsdId> = if renew { gate.granted.iter().copied().collect() } else { next.into_iter().collect() };
+            let whom: Vec<OsdId> =
+                if renew { gate.granted.iter().copied().collect() } else { next.into_iter().collect() };
             for osd in whom {
                 let reserve = Reserve { interval: self.members.since.0, backfill, release: false, priority };
                 self.send(ctx, osd, reserve);

@@ -227,13 +227,15 @@ impl Pg {
             None => {}
         }
         if gate.too_full() {
-            summary.waiting_for = "backfill target too full: add space or raise the backfillfull ratio".into();
+            summary.waiting_for =
+                "backfill target too full: add space or raise the backfillfull ratio".into();
         } else if gate.held_by_flag() {
             summary.waiting_for = "held by the cluster flag norecover or nobackfill".into();
         } else if gate.work().is_some() && !gate.is_open() {
             summary.waiting_for = "a recovery slot".into();
         } else if summary.unfound > 0 {
-            summary.waiting_for = format!("{} unfound objects: bring back an OSD that has them", summary.unfound);
+            summary.waiting_for =
+                format!("{} unfound objects: bring back an OSD that has them", summary.unfound);
         }
         summary.words.extend(recovery.scrub.words());
         summary.done =

@@ -54,7 +54,11 @@ pub(crate) fn remove_object(
     Ok(())
 }
 
-fn forget_in_index(store: &dyn ObjectStore, t: &mut Transaction, object: &ObjectId) -> Result<(), StoreError> {
+fn forget_in_index(
+    store: &dyn ObjectStore,
+    t: &mut Transaction,
+    object: &ObjectId,
+) -> Result<(), StoreError> {
     if !object.snap.is_head()
         && let Some(raw) = store.attr(object, INFO_ATTR.as_bytes())?
         && let Some(info) = ObjectInfo::from_attr(&raw)
@@ -147,8 +151,13 @@ impl Pg {
             self.recovery.tried.remove(object);
             self.recovery.unfound.remove(object);
         }
-        let waiting =
-            Waiting::Piece { to: from, object: object.clone(), version, sequence: push.sequence, last: push.last };
+        let waiting = Waiting::Piece {
+            to: from,
+            object: object.clone(),
+            version,
+            sequence: push.sequence,
+            last: push.last,
+        };
         let number = self.recovery.number(waiting);
         let interval = self.interval();
         ctx.submit(self.id, interval, PgPurpose::Recovery(number), t);

@@ -228,7 +228,7 @@ mod tests {
     fn suffering_clients_slow_recovery_down_and_idle_ones_let_it_go() {
         let mut shared = OsdShared::default();
         let mut now = Instant::from_millis(1000);
-        let mut room = |shared: &mut OsdShared| {
+        let room = |shared: &mut OsdShared| {
             let mut started = 0;
             while shared.may_start_object(pg(0)) {
                 shared.object_started();

@@ -1,0 +1,176 @@
+//! Whole OSDs lose and regain objects: by log, by backfill, by repair.
+
+use crate::testing::{Cluster, PG, object};
+use nacre_maps::WEIGHT_IN;
+use nacre_store::ObjectStore;
+use nacre_types::{OsdId, Rng};
+use nacre_wire::Data;
+use nacre_wire::op::{Empty, ObjectOpKind, PairList};
+use nacre_wire::transaction::Pair;
+
+fn bytes(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    Rng::new(seed).fill(&mut bytes);
+    bytes
+}
+
+fn other_than(cluster: &Cluster, osd: OsdId) -> OsdId {
+    *cluster.osds.keys().find(|&&id| id != osd).expect("two OSDs")
+}
+
+#[test]
+fn a_revived_replica_catches_up_by_log() {
+    let mut c = Cluster::new(3, 3, 1);
+    let big = object("big");
+    c.write(&big, 0, bytes(1, 5 << 20));
+    c.write(&object("gone"), 0, bytes(2, 1000));
+    c.settle();
+    let down = other_than(&c, c.primary(PG));
+    c.kill(down);
+    c.write(&big, 1 << 20, bytes(3, 10_000));
+    c.write(&object("large new"), 0, bytes(4, 3 << 20));
+    c.op(&object("gone"), vec![ObjectOpKind::Remove(Empty {})], Data::default());
+    let pairs =
+        (0..2500).map(|n| Pair { key: format!("k{n:05}").into(), value: bytes(n, 300).into() }).collect();
+    c.op(&object("map"), vec![ObjectOpKind::OmapSet(PairList { pairs, more: false })], Data::default());
+    c.start(down);
+    c.settle();
+    c.assert_copies_agree();
+    assert_eq!(c.delivered.get("BackfillScan"), None);
+    assert!(c.delivered["Push"] >= 3);
+}
+
+#[test]
+fn a_revived_primary_recovers_what_clients_want_first() {
+    let mut c = Cluster::new(3, 3, 1);
+    for n in 0..40 {
+        c.write(&object(&format!("o{n}")), 0, bytes(n, 9000));
+    }
+    let down = c.primary(PG);
+    c.kill(down);
+    for n in 0..40 {
+        c.write(&object(&format!("o{n}")), 4000, bytes(100 + n, 100));
+    }
+    c.start(down);
+    c.run_until("it leads again", |c| c.primary(PG) == down);
+    let mut want = bytes(39, 9000);
+    want[4000..4100].copy_from_slice(&bytes(139, 100));
+    assert_eq!(c.read(&object("o39")), want);
+    c.write(&object("o38"), 0, bytes(7, 10));
+    c.settle();
+    c.assert_copies_agree();
+}
+
+#[test]
+fn a_wiped_osd_is_filled_while_clients_write() {
+    let mut c = Cluster::new(3, 3, 2);
+    for n in 0..300 {
+        c.write(&object(&format!("o{n}")), 0, bytes(n, 3000));
+    }
+    let down = other_than(&c, c.primary(PG));
+    c.kill(down);
+    c.disks.remove(&down);
+    c.start(down);
+    for n in 0..200 {
+        match n % 4 {
+            0 => drop(c.op(&object(&format!("o{n}")), vec![ObjectOpKind::Remove(Empty {})], Data::default())),
+            1 => c.write(&object(&format!("new{n}")), 0, bytes(n, 500)),
+            _ => c.write(&object(&format!("o{n}")), 1000, bytes(n, 500)),
+        }
+    }
+    c.settle();
+    c.assert_copies_agree();
+    assert!(c.delivered["BackfillScan"] >= 2, "{:?}", c.delivered);
+}
+
+#[test]
+fn backfill_interrupted_goes_on_from_its_mark_and_leftovers_go() {
+    let mut c = Cluster::new(4, 3, 1);
+    for n in 0..600 {
+        c.write(&object(&format!("o{n}")), 0, bytes(n, 200));
+    }
+    let spare = *c.osds.keys().find(|osd| !c.map.pg(PG).unwrap().acting.contains(osd)).unwrap();
+    let out = other_than(&c, c.primary(PG));
+    let out = if out == spare { *c.map.pg(PG).unwrap().acting.last().unwrap() } else { out };
+    c.change(|map, step| step.osd_mut(map, out).unwrap().weight = 0);
+    c.run_until("some of it is filled", |c| c.osds[&spare].store().objects.len() > 300 && !c.is_clean());
+    c.kill(spare);
+    for n in 0..50 {
+        c.op(&object(&format!("o{n}")), vec![ObjectOpKind::Remove(Empty {})], Data::default());
+    }
+    let scans = c.delivered["BackfillScan"];
+    c.start(spare);
+    c.settle();
+    c.assert_copies_agree();
+    assert!(c.delivered["BackfillScan"] - scans < 5, "it started over");
+    // And back again, over what was left behind.
+    c.write(&object("o100"), 0, bytes(5, 50));
+    c.change(|map, step| step.osd_mut(map, out).unwrap().weight = WEIGHT_IN);
+    c.settle();
+    c.assert_copies_agree();
+}
+
+#[test]
+fn a_damaged_copy_at_the_primary_is_read_elsewhere_and_repaired() {
+    let mut c = Cluster::new(3, 3, 1);
+    let o = object("x");
+    c.write(&o, 0, bytes(1, 8192));
+    c.settle();
+    let primary = c.primary(PG);
+    c.disk(primary).bad.insert(o.clone());
+    assert_eq!(c.read(&o), bytes(1, 8192));
+    c.settle();
+    assert!(c.disk(primary).bad.is_empty(), "it is written anew");
+    c.assert_copies_agree();
+}
+
+#[test]
+fn all_copies_damaged_blocks_only_that_object() {
+    let mut c = Cluster::new(2, 2, 1);
+    let o = object("x");
+    c.write(&o, 0, bytes(1, 8192));
+    c.write(&object("y"), 0, bytes(2, 100));
+    for osd in [OsdId(0), OsdId(1)] {
+        c.disk(osd).bad.insert(o.clone());
+    }
+    let read = |c: &mut Cluster| {
+        let ops = vec![ObjectOpKind::Read(nacre_wire::op::Extent { offset: 0, length: 100 })];
+        let request = c.request(&o, ops, Data::default());
+        c.answer(request).0.code
+    };
+    assert_eq!(read(&mut c), nacre_wire::ErrorCode::Io as i32);
+    assert_eq!(c.read(&object("y")), bytes(2, 100));
+    c.write(&object("z"), 0, bytes(3, 100));
+}
+
+#[test]
+fn deep_scrub_finds_and_repair_mends() {
+    let mut c = Cluster::new(3, 3, 1);
+    for n in 0..30 {
+        c.write(&object(&format!("o{n}")), 0, bytes(n, 700_000));
+    }
+    c.settle();
+    let primary = c.primary(PG);
+    let replicas: Vec<OsdId> = c.osds.keys().copied().filter(|&osd| osd != primary).collect();
+    c.disk(primary).bad.insert(object("o1"));
+    c.disk(replicas[0]).bad.insert(object("o1"));
+    c.disk(replicas[1]).bad.insert(object("o2"));
+    c.disk(replicas[0]).objects.remove(&object("o3"));
+    let summary = |c: &Cluster| c.osds[&primary].pg(PG).unwrap().recovery_summary();
+    c.admin(PG, "pg deep-scrub");
+    c.run_until("errors are found", |c| summary(c).scrub_errors == 4);
+    assert!(summary(&c).words.contains(&"inconsistent"));
+    c.admin(PG, "pg repair");
+    c.run_until("all is repaired and looked at again", |c| {
+        summary(c).scrub_errors == 0 && c.is_clean() && summary(c).words.is_empty()
+    });
+    assert!((0..3).all(|osd| c.disk(OsdId(osd)).bad.is_empty()));
+    assert_eq!(c.disk(primary).stat(&object("o1")).unwrap().unwrap().size, 700_000);
+    // The counts of the copy that had lost an object behind its back are off; the objects are not.
+    for osd in replicas {
+        for n in 0..30 {
+            let o = object(&format!("o{n}"));
+            assert_eq!(c.disk(osd).objects[&o].data, bytes(n, 700_000), "{o} on {osd}");
+        }
+    }
+}
