@@ -72,14 +72,9 @@ impl SimCluster {
     fn start_client(&mut self, at: usize) {
         self.clients += 1;
         let options = &self.world.options;
-        let config = ClientConfig {
-            entity: entity(NodeId::Client(at)),
-            client_id: ClientId(self.world.options.seed.wrapping_mul(1000) + self.clients),
-            fsid: FSID.into(),
-            mons: (0..options.mons).map(|at| (mon_name(at), format!("mon.{}", mon_name(at)))).collect(),
-            seed: self.world.rng.next_u64(),
-            ..ClientConfig::default()
-        };
+        let mons = (0..options.mons).map(|at| (mon_name(at), format!("mon.{}", mon_name(at)))).collect();
+        let id = ClientId(options.seed.wrapping_mul(1000) + self.clients);
+        let config = ClientConfig::new(entity(NodeId::Client(at)), id, FSID, mons, self.world.rng.next_u64());
         let node = SimNode::Client(Box::new(ClientNode::new(config)));
         self.world.start(NodeId::Client(at), node);
     }
@@ -123,7 +118,12 @@ impl SimCluster {
             version: "sim".into(),
             location: BTreeMap::new(),
             capacity_bytes: 64 << 30,
-            tunables: Tunables::default(),
+            tunables: Tunables {
+                log_entries_clean: self.world.options.log_entries,
+                log_entries_degraded: self.world.options.log_entries * 3,
+                log_trim_batch: (self.world.options.log_entries / 4).clamp(1, 64),
+                ..Tunables::default()
+            },
         };
         let latency = self.world.options.disk_latency_mean;
         let rng = self.world.rng.fork();

@@ -18,6 +18,17 @@ pub enum NodeId {
     Client(usize),
 }
 
+impl NodeId {
+    /// Unlike any other node's.
+    pub fn number(self) -> u64 {
+        match self {
+            NodeId::Mon(at) => at as u64,
+            NodeId::Osd(at) => 0x10_000 | at as u64,
+            NodeId::Client(at) => 0x20_000 | at as u64,
+        }
+    }
+}
+
 impl std::fmt::Display for NodeId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

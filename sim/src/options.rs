@@ -55,6 +55,47 @@ pub struct Options {
     pub disk_latency_mean: Duration,
     /// Packets of a hundred that go through their encoding.
     pub encode_percent: u64,
+    /// Entries an OSD keeps of a clean PG's log: few make it backfill.
+    pub log_entries: usize,
+}
+
+impl Faults {
+    /// By name, as on the command line: `crash,power`; `none` for nothing.
+    pub fn parse(text: &str) -> Result<Faults, String> {
+        let mut faults = Faults::default();
+        for word in text.split(',').filter(|word| !matches!(*word, "" | "none")) {
+            let all = faults.named_mut();
+            let Some((_, on)) = all.into_iter().find(|(name, _)| *name == word) else {
+                return Err(format!("there is no fault '{word}'"));
+            };
+            *on = true;
+        }
+        Ok(faults)
+    }
+
+    fn named_mut(&mut self) -> [(&'static str, &mut bool); 9] {
+        [
+            ("crash", &mut self.crash),
+            ("power", &mut self.power),
+            ("partition", &mut self.partition),
+            ("pause", &mut self.pause),
+            ("slow", &mut self.slow),
+            ("blackout", &mut self.blackout),
+            ("reweight", &mut self.reweight),
+            ("replace", &mut self.replace),
+            ("rot", &mut self.rot),
+        ]
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut copy = *self;
+        let on: Vec<&str> =
+            copy.named_mut().into_iter().filter(|(_, on)| **on).map(|(name, _)| name).collect();
+        let joined = on.join(",");
+        f.write_str(if on.is_empty() { "none" } else { &joined })
+    }
 }
 
 impl Options {
@@ -81,8 +122,12 @@ impl Options {
             osds,
             clients: rng.range(1, 4) as usize,
             size,
-            min_size: if size == 3 { rng.range(1, 3) as u32 + u32::from(rng.chance(1, 2)) } else { rng.range(1, 3) as u32 }
-                .clamp(1, size),
+            min_size: if size == 3 {
+                rng.range(1, 3) as u32 + u32::from(rng.chance(1, 2))
+            } else {
+                rng.range(1, 3) as u32
+            }
+            .clamp(1, size),
             pg_num: *rng.pick(&[1, 4, 8]).expect("not empty"),
             objects: rng.range(3, 24) as usize,
             tasks: rng.range(1, 6) as usize,
@@ -99,6 +144,7 @@ impl Options {
             faults,
             disk_latency_mean: micros(rng.range(50, 3000)),
             encode_percent: if rng.chance(1, 2) { 0 } else { 20 },
+            log_entries: *rng.pick(&[12, 100, 1000]).expect("not empty"),
         }
     }
 
@@ -110,18 +156,6 @@ impl Options {
 
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let faults = [
-            (self.faults.crash, "crash"),
-            (self.faults.power, "power"),
-            (self.faults.partition, "partition"),
-            (self.faults.pause, "pause"),
-            (self.faults.slow, "slow"),
-            (self.faults.blackout, "blackout"),
-            (self.faults.reweight, "reweight"),
-            (self.faults.replace, "replace"),
-            (self.faults.rot, "rot"),
-        ];
-        let faults: Vec<&str> = faults.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
         write!(
             f,
             "{} mons, {} osds, {} clients x {} tasks, pool {}/{} with {} pgs, {} objects, faults every {:?}: {}",
@@ -134,7 +168,7 @@ impl fmt::Display for Options {
             self.pg_num,
             self.objects,
             self.fault_interval,
-            faults.join(" ")
+            self.faults
         )
     }
 }

@@ -54,7 +54,11 @@ pub fn run(options: Options, print: bool) -> Outcome {
         events: cluster.world.trace.events(),
         operations: history.borrow().answered(),
         simulated: cluster.world.now.since(nacre_types::Instant::ZERO),
-        recent: if failure.is_some() { cluster.world.trace.recent().map(String::from).collect() } else { Vec::new() },
+        recent: if failure.is_some() {
+            cluster.world.trace.recent().map(String::from).collect()
+        } else {
+            Vec::new()
+        },
         failure,
     }
 }
@@ -129,7 +133,7 @@ fn start(cluster: &mut SimCluster) -> Result<(), String> {
         cluster,
         json!({
             "prefix": "osd pool create", "pool": POOL, "size": options.size, "min_size": options.min_size,
-            "pg_num": options.pg_num, "yes_i_really_mean_it": true,
+            "pg_num": options.pg_num,
         }),
     )?;
     wait_healthy(cluster, START_LIMIT, "the new pool's PGs", |_, pgs| all_clean(pgs))

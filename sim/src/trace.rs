@@ -1,6 +1,8 @@
 //! What happened, as a rolling hash (for comparing two runs) and, where asked for, as text (for people).
 
+use crate::network::NodeId;
 use nacre_types::Instant;
+use nacre_wire::Packet;
 use std::fmt;
 
 /// Folds every event of a run into one number; the same seed must give the same one.
@@ -31,6 +33,26 @@ impl Trace {
         self.events += 1;
         if self.print {
             println!("{at} {text}");
+        }
+    }
+
+    /// Records the arrival of a packet: too many of them to hash their text.
+    pub fn packet(&mut self, at: Instant, from: NodeId, to: NodeId, packet: &Packet) {
+        let mut hasher = Fold(self.hash);
+        hasher.number(at.0);
+        hasher.number(from.number() << 40 | to.number() << 16 | u64::from(packet.message.kind()));
+        hasher.number(packet.pg.map_or(0, |pg| u64::from(pg.pool.0) << 32 | u64::from(pg.seed)));
+        hasher.number(packet.epoch.0);
+        hasher.number(packet.request.client.0 ^ packet.request.seq);
+        hasher.number(packet.data.bytes.len() as u64);
+        self.hash = hasher.0;
+        self.events += 1;
+        if self.print {
+            let name = packet.message.name();
+            match packet.pg {
+                Some(pg) => println!("{at} {from} -> {to} {name} {pg} e{}", packet.epoch),
+                None => println!("{at} {from} -> {to} {name} e{}", packet.epoch),
+            }
         }
     }
 

@@ -35,7 +35,7 @@ pub fn object_name(at: usize) -> String {
 impl Task {
     pub async fn run(mut self) {
         let Ok(pool) = self.cluster.pool(&self.pool).await else { return };
-        let pool = pool.with_timeout(PATIENCE);
+        let pool = pool.with_timeout(Some(PATIENCE));
         while self.clock.now() < self.until {
             let object = object_name(self.rng.below(self.objects as u64) as usize);
             let action = self.choose();
@@ -70,22 +70,23 @@ impl Task {
 
 /// Carries out one action and says what came of it.
 pub async fn perform(pool: &Pool, object: &str, action: &Action) -> Answer {
+    let object = pool.object(object);
     let result = match action {
-        Action::Read => match pool.read(object, 0, 1 << 20).await {
+        Action::Read => match object.read(0, 1 << 20).await {
             Ok(bytes) => return Answer::Content(decode(&bytes)),
-            Err(error) if error.code() == ErrorCode::NotFound => return Answer::Content(None),
+            Err(error) if error.code == ErrorCode::NotFound => return Answer::Content(None),
             Err(error) => Err(error),
         },
-        Action::WriteFull(id) => pool.write_full(object, encode(&[*id])).await,
-        Action::Append(id) => pool.append(object, encode(&[*id])).await,
+        Action::WriteFull(id) => object.write_full(encode(&[*id])).await,
+        Action::Append(id) => object.append(encode(&[*id])).await,
         Action::CompareAndWrite { expected, id } => {
-            pool.compare_and_write(object, 0, encode(&[*expected]), encode(&[*id])).await
+            object.compare_and_write(0, encode(&[*expected]), encode(&[*id])).await
         }
-        Action::Remove => pool.remove(object).await,
+        Action::Remove => object.remove().await,
     };
     match result {
         Ok(_) => Answer::Done,
-        Err(error) => match error.code() {
+        Err(error) => match error.code {
             ErrorCode::NotFound => Answer::NotFound,
             ErrorCode::Canceled => Answer::Mismatch,
             _ => Answer::Unknown,
@@ -99,9 +100,14 @@ fn encode(content: &[u64]) -> Bytes {
 
 fn decode(bytes: &[u8]) -> Option<Content> {
     // Bytes nobody wrote show as an id nobody wrote.
-    Some(bytes.chunks(8).map(|c| {
-        let mut word = [0xee; 8];
-        word[..c.len()].copy_from_slice(c);
-        u64::from_le_bytes(word)
-    }).collect())
+    Some(
+        bytes
+            .chunks(8)
+            .map(|c| {
+                let mut word = [0xee; 8];
+                word[..c.len()].copy_from_slice(c);
+                u64::from_le_bytes(word)
+            })
+            .collect(),
+    )
 }

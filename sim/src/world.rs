@@ -11,11 +11,11 @@ use crate::checkers::one_writer::OneWriter;
 use crate::network::{Arrival, Network, NetworkEvent, NodeId, mon_name};
 use crate::options::Options;
 use crate::trace::Trace;
-use nacre_types::{EntityName, Instant, OsdId, Rng};
+use nacre_types::{EntityName, Epoch, Instant, OsdId, Rng};
 use nacre_wire::packet::Message;
 use nacre_wire::{Address, ErrorCode, Packet, Peer, SessionId};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 /// Wall time at the start of every run, in milliseconds: some day in 2026.
@@ -23,7 +23,10 @@ const WALL_START_MS: u64 = 1_780_000_000_000;
 
 /// What happens to a node.
 pub enum Input {
-    Packet { from: Peer, packet: Packet },
+    Packet {
+        from: Peer,
+        packet: Packet,
+    },
     SessionClosed(SessionId),
     /// Nobody listens where that OSD was.
     Refused(OsdId, String),
@@ -31,12 +34,18 @@ pub enum Input {
 
 /// What a node wants of the world.
 pub enum Output {
-    Send { to: Address, packet: Packet },
+    Send {
+        to: Address,
+        packet: Packet,
+    },
     CloseSession(SessionId),
     /// Worth a line in the trace.
     Log(String),
     /// The process ended by itself.
-    Ended { reason: String, failed: bool },
+    Ended {
+        reason: String,
+        failed: bool,
+    },
 }
 
 /// One process: a machine with its disks.
@@ -46,7 +55,7 @@ pub trait Node {
     fn wake(&mut self, now: Instant, wall_ms: u64, out: &mut Vec<Output>);
     fn wake_at(&self) -> Option<Instant>;
     /// Newest osdmap, for the map checker.
-    fn map(&self) -> Option<(nacre_types::Epoch, u64)> {
+    fn map(&self) -> Option<(Epoch, u64)> {
         None
     }
     fn check(&self) {}
@@ -61,6 +70,37 @@ pub struct Slot<N> {
     /// Which monitor it talks to.
     mon: usize,
     mon_session: Option<SessionId>,
+    /// Its entry among the timers.
+    timer: Option<Instant>,
+    /// The newest osdmap it was seen with.
+    epoch: Epoch,
+}
+
+/// Something on its way, in the order it is due.
+struct Due {
+    at: Instant,
+    number: u64,
+    event: NetworkEvent,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
 }
 
 pub struct World<N> {
@@ -75,8 +115,8 @@ pub struct World<N> {
     /// What a checker found: the run is over.
     pub failure: Option<String>,
     runs: u64,
-    queue: BinaryHeap<Reverse<(Instant, u64)>>,
-    events: BTreeMap<u64, NetworkEvent>,
+    queue: BinaryHeap<Reverse<Due>>,
+    timers: BTreeSet<(Instant, NodeId)>,
     next_event: u64,
     /// Nodes that ended by themselves, for whoever restarts them.
     pub ended: Vec<(NodeId, String, bool)>,
@@ -99,7 +139,7 @@ impl<N: Node> World<N> {
             failure: None,
             runs: 0,
             queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
+            timers: BTreeSet::new(),
             next_event: 0,
             ended: Vec::new(),
             outputs: Vec::new(),
@@ -120,14 +160,27 @@ impl<N: Node> World<N> {
         let run = self.runs;
         self.network.node_started(id, run);
         let mon = self.rng.below(self.options.mons as u64) as usize;
-        let slot = Slot { node, run, paused_until: Instant::ZERO, inbox: Vec::new(), mon, mon_session: None };
+        let slot = Slot {
+            node,
+            run,
+            paused_until: Instant::ZERO,
+            inbox: Vec::new(),
+            mon,
+            mon_session: None,
+            timer: None,
+            epoch: Epoch::ZERO,
+        };
         self.trace.note(self.now, format_args!("{id} starts, run {run}"));
         self.nodes.insert(id, slot);
+        self.retime(id);
     }
 
     /// Takes a node out of the world: its process is dead.
     pub fn kill(&mut self, id: NodeId, host_answers: bool) -> Option<N> {
         let slot = self.nodes.remove(&id)?;
+        if let Some(at) = slot.timer {
+            self.timers.remove(&(at, id));
+        }
         self.network.node_stopped(self.now, id, host_answers);
         self.trace.note(self.now, format_args!("{id} dies"));
         self.take_network_events();
@@ -144,6 +197,7 @@ impl<N: Node> World<N> {
             slot.paused_until = slot.paused_until.max(until);
             self.trace.note(self.now, format_args!("{id} pauses for {duration:?}"));
         }
+        self.retime(id);
     }
 
     pub fn fail(&mut self, why: String) {
@@ -160,22 +214,33 @@ impl<N: Node> World<N> {
 
     pub fn take_network_events(&mut self) {
         for (at, event) in self.network.take_events() {
-            self.queue.push(Reverse((at, self.next_event)));
-            self.events.insert(self.next_event, event);
+            self.queue.push(Reverse(Due { at, number: self.next_event, event }));
             self.next_event += 1;
         }
     }
 
     /// When something happens next, if anything does.
     fn next_at(&self) -> Option<(Instant, Option<NodeId>)> {
-        let network = self.queue.peek().map(|Reverse((at, _))| (*at, None));
-        let due = |(&id, slot): (&NodeId, &Slot<N>)| {
-            let inbox = (!slot.inbox.is_empty()).then_some(slot.paused_until);
-            let at = [slot.node.wake_at(), inbox].into_iter().flatten().min()?;
-            Some((at.max(slot.paused_until), Some(id)))
-        };
-        let node = self.nodes.iter().filter_map(due).min();
+        let network = self.queue.peek().map(|Reverse(due)| (due.at, None));
+        let node = self.timers.first().map(|&(at, id)| (at, Some(id)));
         [network, node].into_iter().flatten().min()
+    }
+
+    /// Sets a node's timer anew, after anything that may have changed it.
+    fn retime(&mut self, id: NodeId) {
+        let Some(slot) = self.nodes.get_mut(&id) else { return };
+        let inbox = (!slot.inbox.is_empty()).then_some(slot.paused_until);
+        let at = [slot.node.wake_at(), inbox].into_iter().flatten().min();
+        let at = at.map(|at| at.max(slot.paused_until));
+        if at == slot.timer {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut slot.timer, at) {
+            self.timers.remove(&(old, id));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, id));
+        }
     }
 
     /// Moves the world until `until`, or until a checker fails.
@@ -212,9 +277,8 @@ impl<N: Node> World<N> {
     }
 
     fn network_event(&mut self) {
-        let Some(Reverse((_, number))) = self.queue.pop() else { return };
-        let Some(event) = self.events.remove(&number) else { return };
-        match event {
+        let Some(Reverse(due)) = self.queue.pop() else { return };
+        match due.event {
             NetworkEvent::Arrive { session, to, packet } => {
                 let arrival = self.network.arrive(session, to, *packet);
                 self.arrive(session, arrival);
@@ -253,7 +317,7 @@ impl<N: Node> World<N> {
         if self.rng.chance(self.options.encode_percent, 100) {
             packet = recode(packet);
         }
-        self.trace.event(self.now, format_args!("{from} -> {node} {}", packet.message.name()));
+        self.trace.packet(self.now, from, node, &packet);
         let from = Peer { session, entity: entity(from) };
         self.input(node, Input::Packet { from, packet });
     }
@@ -263,6 +327,7 @@ impl<N: Node> World<N> {
         let Some(slot) = self.nodes.get_mut(&id) else { return };
         if slot.paused_until > now || !slot.inbox.is_empty() {
             slot.inbox.push(input);
+            self.retime(id);
             return;
         }
         let mut outputs = std::mem::take(&mut self.outputs);
@@ -271,7 +336,11 @@ impl<N: Node> World<N> {
     }
 
     /// Lets somebody act on a node from outside and carries out what comes of it.
-    pub fn with_node<T>(&mut self, id: NodeId, act: impl FnOnce(&mut N, Instant, u64, &mut Vec<Output>) -> T) -> Option<T> {
+    pub fn with_node<T>(
+        &mut self,
+        id: NodeId,
+        act: impl FnOnce(&mut N, Instant, u64, &mut Vec<Output>) -> T,
+    ) -> Option<T> {
         let (now, wall_ms) = (self.now, self.wall_ms());
         let slot = self.nodes.get_mut(&id)?;
         let mut outputs = std::mem::take(&mut self.outputs);
@@ -281,12 +350,15 @@ impl<N: Node> World<N> {
     }
 
     fn carry_out(&mut self, id: NodeId, mut outputs: Vec<Output>) {
-        if let Some(slot) = self.nodes.get(&id) {
+        if let Some(slot) = self.nodes.get_mut(&id) {
             slot.node.check();
             if let Some((epoch, hash)) = slot.node.map()
-                && let Err(why) = self.map_hash.observe(&id.to_string(), epoch, hash)
+                && epoch != slot.epoch
             {
-                self.fail(why);
+                slot.epoch = epoch;
+                if let Err(why) = self.map_hash.observe(&id.to_string(), epoch, hash) {
+                    self.fail(why);
+                }
             }
         }
         for output in outputs.drain(..) {
@@ -302,6 +374,7 @@ impl<N: Node> World<N> {
         }
         self.outputs = outputs;
         self.take_network_events();
+        self.retime(id);
     }
 
     fn send(&mut self, from: NodeId, to: Address, packet: Packet) {
@@ -331,7 +404,8 @@ impl<N: Node> World<N> {
 
     /// Every acknowledged write passes the checker of single writers.
     fn watch_acks(&mut self, from: NodeId, packet: &Packet) {
-        let (NodeId::Osd(at), Message::OsdOpReply(reply), Some(pg)) = (from, &packet.message, packet.pg) else {
+        let (NodeId::Osd(at), Message::OsdOpReply(reply), Some(pg)) = (from, &packet.message, packet.pg)
+        else {
             return;
         };
         let wrote = reply.version.as_ref().is_some_and(|version| version.seq > 0);

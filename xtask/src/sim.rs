@@ -1,7 +1,8 @@
 //! `cargo xtask sim`: sweeps of seeds, and single ones to look at.
 
 use anyhow::{Context as _, bail};
-use nacre_sim::{Options, Outcome, run_seed};
+use nacre_sim::options::Faults;
+use nacre_sim::{Options, Outcome, run};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,27 @@ struct Args {
     seed: Option<u64>,
     trace: bool,
     hash: bool,
+    /// Instead of those drawn from the seed.
+    faults: Option<Faults>,
+}
+
+impl Args {
+    fn options(&self, seed: u64) -> Options {
+        let mut options = Options::draw(seed);
+        options.faults = self.faults.unwrap_or(options.faults);
+        options
+    }
+
+    /// How to see a failed seed again.
+    fn replay(&self, seed: u64) -> String {
+        let faults = self.faults.map(|faults| format!(" --faults {faults}")).unwrap_or_default();
+        format!("cargo xtask sim --seed {seed}{faults} --trace")
+    }
 }
 
 fn parse(words: &[&str]) -> anyhow::Result<Args> {
-    let mut args = Args { seeds: 20, from: 1, minutes: None, seed: None, trace: false, hash: false };
+    let mut args =
+        Args { seeds: 20, from: 1, minutes: None, seed: None, trace: false, hash: false, faults: None };
     let mut words = words.iter();
     while let Some(&word) = words.next() {
         let mut value = || words.next().with_context(|| format!("{word} needs a value"));
@@ -26,6 +44,7 @@ fn parse(words: &[&str]) -> anyhow::Result<Args> {
             "--seed" => args.seed = Some(value()?.parse().context("--seed")?),
             "--trace" => args.trace = true,
             "--hash" => args.hash = true,
+            "--faults" => args.faults = Some(Faults::parse(value()?).map_err(anyhow::Error::msg)?),
             _ => bail!("'{word}' is not an option of 'sim'"),
         }
     }
@@ -41,17 +60,17 @@ pub fn main(words: &[&str]) -> anyhow::Result<ExitCode> {
 }
 
 fn one(seed: u64, args: &Args) -> ExitCode {
-    let outcome = run_seed(seed, args.trace);
+    let outcome = run(args.options(seed), args.trace);
     if args.hash {
         println!("{:016x}", outcome.hash);
     } else {
-        println!("seed {seed}: {}", Options::draw(seed));
-        report(&outcome);
+        println!("seed {seed}: {}", args.options(seed));
+        report(&outcome, args);
     }
     if outcome.failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn report(outcome: &Outcome) {
+fn report(outcome: &Outcome, args: &Args) {
     println!(
         "seed {}: {} operations, {} events, {:.0} s simulated, hash {:016x}",
         outcome.seed,
@@ -65,7 +84,7 @@ fn report(outcome: &Outcome) {
             println!("    {line}");
         }
         println!("seed {} FAILED: {failure}", outcome.seed);
-        println!("replay: cargo xtask sim --seed {} --trace", outcome.seed);
+        println!("replay: {}", args.replay(outcome.seed));
     }
 }
 
@@ -78,20 +97,20 @@ fn sweep(args: &Args) -> ExitCode {
         if limit.is_some_and(|limit| began.elapsed() >= limit) {
             break;
         }
-        let result = std::panic::catch_unwind(|| run_seed(seed, false));
+        let result = std::panic::catch_unwind(|| run(args.options(seed), false));
         ran += 1;
         match result {
             Ok(outcome) => {
                 operations += outcome.operations;
                 simulated += outcome.simulated;
                 if outcome.failure.is_some() {
-                    report(&outcome);
+                    report(&outcome, args);
                     failed.push(seed);
                 }
             }
             Err(_) => {
                 println!("seed {seed} FAILED: a machine panicked (above)");
-                println!("replay: cargo xtask sim --seed {seed} --trace");
+                println!("replay: {}", args.replay(seed));
                 failed.push(seed);
             }
         }

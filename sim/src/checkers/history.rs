@@ -13,9 +13,9 @@ pub enum Action {
     WriteFull(u64),
     /// Adds an id, creating the object.
     Append(u64),
-    /// Replaces the content by one id if it is what is expected.
+    /// Replaces the first id if it is the expected one.
     CompareAndWrite {
-        expected: Content,
+        expected: u64,
         id: u64,
     },
     Remove,

@@ -66,7 +66,11 @@ impl Node for ClientNode {
         [self.cluster.next_deadline(), self.executor.next_timer()].into_iter().flatten().min()
     }
 
+    fn check(&self) {
+        self.cluster.check();
+    }
+
     fn map(&self) -> Option<(Epoch, u64)> {
-        self.cluster.osdmap().map(|map| (map.epoch(), map.hash()))
+        self.cluster.current_osdmap().map(|map| (map.epoch(), map.hash()))
     }
 }

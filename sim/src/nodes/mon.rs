@@ -3,7 +3,7 @@
 use crate::world::{Input, Node, Output};
 use bytes::Bytes;
 use nacre_mon::{Mon, MonConfig, MonEffect, MonEvent, Write};
-use nacre_types::{Instant, Machine, Outbox, Rng};
+use nacre_types::{Epoch, Instant, Machine, Outbox, Rng};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -41,7 +41,13 @@ pub struct MonNode {
 }
 
 impl MonNode {
-    pub fn open(config: MonConfig, disk: MonDisk, now: Instant, latency_mean: Duration, mut rng: Rng) -> MonNode {
+    pub fn open(
+        config: MonConfig,
+        disk: MonDisk,
+        now: Instant,
+        latency_mean: Duration,
+        mut rng: Rng,
+    ) -> MonNode {
         let records = disk.records.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let mon = Mon::open(MonConfig { seed: rng.next_u64(), ..config }, records, now);
         let mon = mon.expect("what a monitor wrote, a monitor opens");
@@ -116,6 +122,11 @@ impl Node for MonNode {
     fn wake_at(&self) -> Option<Instant> {
         let disk = self.writing.front().map(|(at, _, _)| *at);
         [disk, self.mon.next_deadline()].into_iter().flatten().min()
+    }
+
+    fn map(&self) -> Option<(Epoch, u64)> {
+        let map = self.mon.osdmap();
+        Some((map.epoch(), map.hash()))
     }
 
     fn check(&self) {

@@ -23,12 +23,8 @@ impl OsdDisk {
     pub fn format(fsid: &str, osd: OsdId, uuid: &str, seed: u64) -> OsdDisk {
         let mut disk = SimDisk::new(DISK_BYTES, seed);
         let mut kv = SimKv::new(seed ^ 1);
-        let options = FormatOptions {
-            fsid: fsid.into(),
-            osd_uuid: uuid.into(),
-            osd,
-            journal_bytes: JOURNAL_BYTES,
-        };
+        let options =
+            FormatOptions { fsid: fsid.into(), osd_uuid: uuid.into(), osd, journal_bytes: JOURNAL_BYTES };
         nacre_store::format(&mut disk, &mut kv, options).expect("an empty disk can be formatted");
         OsdDisk { disk, kv, uuid: uuid.into() }
     }
@@ -169,7 +165,8 @@ impl Node for OsdNode {
     }
 
     fn map(&self) -> Option<(Epoch, u64)> {
-        self.osd.osdmap().map(|map| (map.epoch(), map.hash()))
+        let map = self.osd.map();
+        Some((map.epoch(), map.hash()))
     }
 
     fn check(&self) {
