@@ -139,9 +139,14 @@ fn start(cluster: &mut SimCluster) -> Result<(), String> {
     wait_healthy(cluster, START_LIMIT, "the new pool's PGs", |_, pgs| all_clean(pgs))
 }
 
+/// Also while it is scrubbed.
+fn is_clean(pg: &Value) -> bool {
+    pg["state"].as_str().is_some_and(|state| state.starts_with("active+clean"))
+}
+
 fn all_clean(pgs: &Value) -> bool {
     let pgs = pgs.as_array().map(Vec::as_slice).unwrap_or_default();
-    !pgs.is_empty() && pgs.iter().all(|pg| pg["state"] == "active+clean")
+    !pgs.is_empty() && pgs.iter().all(is_clean)
 }
 
 fn wait_healthy(
@@ -153,7 +158,7 @@ fn wait_healthy(
     let until = cluster.world.now + limit;
     loop {
         let status = command(cluster, json!({"prefix": "status"}))?;
-        let pgs = command(cluster, json!({"prefix": "pg ls"}))?;
+        let pgs = command(cluster, json!({"prefix": "pg ls"}))?["pg_stats"].take();
         if healthy(&status, &pgs) {
             return Ok(());
         }
@@ -168,7 +173,7 @@ fn wait_healthy(
 }
 
 fn pg_summary(pgs: &Value) -> String {
-    let unclean = pgs.as_array().into_iter().flatten().filter(|pg| pg["state"] != "active+clean");
+    let unclean = pgs.as_array().into_iter().flatten().filter(|pg| !is_clean(pg));
     let line = |pg: &Value| {
         format!("{} {} acting {} waits for {}", pg["pgid"], pg["state"], pg["acting"], pg["waiting_for"])
     };
