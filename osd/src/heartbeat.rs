@@ -54,8 +54,9 @@ impl Heartbeat {
         self.extra.retain(|&osd| map.is_up(osd) && !sharing.contains(&osd));
         if self.extra.len() < tunables.heartbeat_extra_peers {
             let others = map.osds().filter(|(_, info)| info.up).map(|(osd, _)| osd);
-            let mut others: Vec<OsdId> =
-                others.filter(|osd| *osd != me && !sharing.contains(osd) && !self.extra.contains(osd)).collect();
+            let mut others: Vec<OsdId> = others
+                .filter(|osd| *osd != me && !sharing.contains(osd) && !self.extra.contains(osd))
+                .collect();
             rng.shuffle(&mut others);
             others.truncate(tunables.heartbeat_extra_peers - self.extra.len());
             self.extra.extend(others);

@@ -26,3 +26,6 @@ pub use config::{OsdConfig, Tunables};
 pub use event::{OsdEffect, OsdEvent};
 pub use osd::{OpenError, Osd};
 pub use peering::{Choice, PriorSet, choose_acting};
+
+#[cfg(test)]
+mod tests;

@@ -32,9 +32,15 @@ const INC: &[u8] = b"map/inc/";
 /// One change of the current map.
 #[derive(Clone, Debug)]
 pub enum Step {
-    Next { old: Arc<OsdMap>, new: Arc<OsdMap> },
+    Next {
+        old: Arc<OsdMap>,
+        new: Arc<OsdMap>,
+    },
     /// Epochs between `old` and `new` are unknown.
-    Gap { old: Arc<OsdMap>, new: Arc<OsdMap> },
+    Gap {
+        old: Arc<OsdMap>,
+        new: Arc<OsdMap>,
+    },
 }
 
 #[derive(Debug)]
@@ -193,7 +199,8 @@ impl MapsKeeper {
         for epoch in old {
             self.fulls.remove(&epoch);
         }
-        while let Some((&epoch, _)) = self.incrementals.first_key_value().filter(|(epoch, _)| **epoch <= base) {
+        while let Some((&epoch, _)) = self.incrementals.first_key_value().filter(|(epoch, _)| **epoch <= base)
+        {
             self.incrementals.remove(&epoch);
             keys.push(key(INC, epoch).into());
         }
@@ -214,8 +221,12 @@ impl MapsKeeper {
         if (full || !known) && after < self.epoch() {
             maps.osdmap = Some(self.current.encode());
         } else {
-            maps.incrementals =
-                self.incrementals.range(after.next()..).take(SHARE_MAX).map(|(_, bytes)| bytes.clone()).collect();
+            maps.incrementals = self
+                .incrementals
+                .range(after.next()..)
+                .take(SHARE_MAX)
+                .map(|(_, bytes)| bytes.clone())
+                .collect();
         }
         maps
     }

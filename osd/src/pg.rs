@@ -19,12 +19,12 @@ pub mod state;
 mod stats;
 
 pub use context::{PgContext, Requests};
+pub(crate) use dispatch::interval_of;
 pub use hooks::{OsdShared, Readiness, RecoverySummary};
 pub(crate) use pipeline::{ClientOp, Stage};
 pub use pipeline::{Counters, Pipeline};
-pub(crate) use dispatch::interval_of;
-pub(crate) use stats::quoted;
 pub use state::{Membership, State, WaitReason};
+pub(crate) use stats::quoted;
 
 use crate::log::{Info, MissingSet, PastIntervals, PgLog};
 use crate::peering::Pieces;

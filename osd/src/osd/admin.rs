@@ -101,7 +101,9 @@ impl<S: ObjectStore> Osd<S> {
             .core
             .heartbeat
             .peers()
-            .map(|(osd, heard)| format!("{{\"osd\":{},\"silent_ms\":{}}}", osd.0, now.since(heard).as_millis()))
+            .map(|(osd, heard)| {
+                format!("{{\"osd\":{},\"silent_ms\":{}}}", osd.0, now.since(heard).as_millis())
+            })
             .collect();
         json += &format!(",\"heartbeat_peers\":[{}]", silent.join(","));
         let Osd { core, pgs } = self;

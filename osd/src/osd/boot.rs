@@ -95,7 +95,8 @@ impl<S: ObjectStore> Osd<S> {
                 self.stop_now(format!("{id} was removed from the cluster"), true, out);
             }
             Phase::Up if !up => {
-                let text = format!("epoch {} shows {id} down although it runs: asking to be up again", map.epoch());
+                let text =
+                    format!("epoch {} shows {id} down although it runs: asking to be up again", map.epoch());
                 self.core.log(out, LogLevel::Warning, text);
                 self.core.phase = Phase::Booting;
                 self.boot(now, out);
@@ -152,7 +153,13 @@ impl<S: ObjectStore> Osd<S> {
         }
     }
 
-    pub(crate) fn peer_refused(&mut self, now: Instant, osd: OsdId, address: &str, out: &mut Outbox<OsdEffect>) {
+    pub(crate) fn peer_refused(
+        &mut self,
+        now: Instant,
+        osd: OsdId,
+        address: &str,
+        out: &mut Outbox<OsdEffect>,
+    ) {
         // An old address says nothing about the run that is up now.
         if self.core.maps.current().address(osd) != Some(address) || self.core.phase != Phase::Up {
             return;

@@ -27,7 +27,13 @@ fn access(op: &OsdOp) -> Access {
 }
 
 impl<S: ObjectStore> Osd<S> {
-    pub(crate) fn on_osd_op(&mut self, now: Instant, from: Peer, packet: Packet, out: &mut Outbox<OsdEffect>) {
+    pub(crate) fn on_osd_op(
+        &mut self,
+        now: Instant,
+        from: Peer,
+        packet: Packet,
+        out: &mut Outbox<OsdEffect>,
+    ) {
         if self.core.phase == Phase::Stopped {
             return;
         }
@@ -62,7 +68,10 @@ impl<S: ObjectStore> Osd<S> {
             return Err((ErrorCode::InvalidArgument, text));
         }
         if message.ops.iter().any(|op| op.kind.is_none()) {
-            return Err((ErrorCode::NotSupported, "an operation is of a kind this version does not know".into()));
+            return Err((
+                ErrorCode::NotSupported,
+                "an operation is of a kind this version does not know".into(),
+            ));
         }
         let (id, object) = match (&message.object, &message.list) {
             (Some(name), None) => {
@@ -71,7 +80,8 @@ impl<S: ObjectStore> Osd<S> {
                 (id, object)
             }
             (None, Some(_)) => {
-                let id = packet.pg.ok_or((ErrorCode::InvalidArgument, "a listing names no PG".to_string()))?;
+                let id =
+                    packet.pg.ok_or((ErrorCode::InvalidArgument, "a listing names no PG".to_string()))?;
                 if !map.pg_exists(id) {
                     return Err(no_pool(id.pool));
                 }
@@ -91,7 +101,10 @@ impl<S: ObjectStore> Osd<S> {
         let namespace = message.list.as_ref().map_or(Some(&object.namespace), |list| list.namespace.as_ref());
         let needed = access(&message);
         if !self.may(&from.entity, needed, &pool.name, namespace.map(String::as_str)) {
-            let text = format!("{} may not do that in pool {}: its osd caps do not allow it", from.entity, pool.name);
+            let text = format!(
+                "{} may not do that in pool {}: its osd caps do not allow it",
+                from.entity, pool.name
+            );
             return Err((ErrorCode::NotPermitted, text));
         }
         if map.is_blocklisted(packet.request.client) {

@@ -32,7 +32,11 @@ impl<S: ObjectStore> Osd<S> {
         let steps = match self.core.maps.take(&maps, &mut t) {
             Ok(steps) => steps,
             Err(error) => {
-                self.core.log(out, LogLevel::Warning, format!("a map from {} is refused: {error}", from.entity));
+                self.core.log(
+                    out,
+                    LogLevel::Warning,
+                    format!("a map from {} is refused: {error}", from.entity),
+                );
                 let request = MapRequest { after: self.core.maps.epoch().0, full: true };
                 let packet = self.core.packet(request);
                 return out.push(OsdEffect::Send { to: Address::AnyMon, packet });
@@ -108,7 +112,8 @@ impl<S: ObjectStore> Osd<S> {
         for (pool, info) in map.pools().filter(|(_, pool)| pool.created() == map.epoch()) {
             for seed in 0..info.pg_num {
                 let id = PgId::new(pool, seed);
-                let member = map.pg(id).is_some_and(|place| place.up.contains(&me) || place.acting.contains(&me));
+                let member =
+                    map.pg(id).is_some_and(|place| place.up.contains(&me) || place.acting.contains(&me));
                 if member && !self.pgs.contains_key(&id) {
                     self.pgs.insert(id, Pg::create(id, map, me, now));
                     self.core.touched.insert(id);
@@ -198,8 +203,12 @@ impl<S: ObjectStore> Osd<S> {
             return;
         }
         let old = Epoch(epoch.0.saturating_sub(REWRITE_AFTER_EPOCHS));
-        let stale: Vec<PgId> =
-            self.pgs.iter().filter(|(_, pg)| pg.written_epoch < old && pg.info.exists).map(|(&id, _)| id).collect();
+        let stale: Vec<PgId> = self
+            .pgs
+            .iter()
+            .filter(|(_, pg)| pg.written_epoch < old && pg.info.exists)
+            .map(|(&id, _)| id)
+            .collect();
         for id in stale {
             self.with_pg(now, out, id, |pg, ctx| pg.persist_info(ctx));
         }

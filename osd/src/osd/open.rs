@@ -31,7 +31,9 @@ struct SuperblockRecord {
 pub enum OpenError {
     #[error("bad configuration: {0}")]
     Config(String),
-    #[error("the disk belongs to {found}, but was to be started as {expected}: check which disk goes with which OSD")]
+    #[error(
+        "the disk belongs to {found}, but was to be started as {expected}: check which disk goes with which OSD"
+    )]
     WrongDisk { expected: String, found: String },
     #[error("the disk's superblock is damaged: {0}")]
     Superblock(String),
@@ -58,6 +60,14 @@ impl<S: ObjectStore> Osd<S> {
         }
         let needed = pgs.values().map(|pg: &Pg| pg.epoch).min().unwrap_or(Epoch(u64::MAX));
         let (maps, steps) = MapsKeeper::load(&store, &config.fsid, needed)?;
+        let mut leftovers = Transaction::new(OSD_META);
+        for object in crate::recovery::leftovers(&store)? {
+            leftovers.remove(&object);
+        }
+        if !leftovers.is_empty() {
+            let token = tokens.issue(Purpose::Nothing);
+            store.submit(token, leftovers);
+        }
         let rng = Rng::new(config.seed);
         let core = Core {
             config,
@@ -140,9 +150,8 @@ fn check_superblock<S: ObjectStore>(
     tokens: &mut crate::token::Tokens,
 ) -> Result<(), OpenError> {
     let own = SuperblockRecord { fsid: config.fsid.clone(), uuid: config.uuid.clone(), id: config.id.0 };
-    let name = |record: &SuperblockRecord| {
-        format!("osd.{} ({}) of cluster {}", record.id, record.uuid, record.fsid)
-    };
+    let name =
+        |record: &SuperblockRecord| format!("osd.{} ({}) of cluster {}", record.id, record.uuid, record.fsid);
     match store.meta_get(OSD_META, SUPERBLOCK)? {
         Some(raw) => {
             let found = SuperblockRecord::decode(raw).map_err(|e| OpenError::Superblock(e.to_string()))?;

@@ -44,7 +44,10 @@ impl<S: ObjectStore> Osd<S> {
             Message::OsdOp(_) => self.on_osd_op(now, from, packet, out),
             Message::PgAdmin(_) => self.on_admin(now, from, packet, out),
             Message::Refused(refused) => {
-                let text = format!("{} refuses a message of kind {}: {}", from.entity, refused.kind, refused.message);
+                let text = format!(
+                    "{} refuses a message of kind {}: {}",
+                    from.entity, refused.kind, refused.message
+                );
                 self.core.log(out, LogLevel::Warning, text);
             }
             Message::CommandReply(_) | Message::OsdOpReply(_) | Message::WatchEvent(_) => {}
@@ -100,7 +103,9 @@ impl<S: ObjectStore> Osd<S> {
         out: &mut Outbox<OsdEffect>,
     ) {
         let (Some(id), Some(interval)) = (packet.pg, interval_of(&packet.message)) else { return };
-        if packet.epoch > self.core.maps.epoch() || matches!(self.core.phase, Phase::Starting | Phase::Booting) {
+        if packet.epoch > self.core.maps.epoch()
+            || matches!(self.core.phase, Phase::Starting | Phase::Booting)
+        {
             return self.hold(from, packet);
         }
         if self.core.phase == Phase::Stopped {
@@ -114,7 +119,11 @@ impl<S: ObjectStore> Osd<S> {
                 }
             }
             Some(pg) => {
-                if pg.interval() != interval && !pg.members.sure && interval < pg.interval() && lasts == Some(true) {
+                if pg.interval() != interval
+                    && !pg.members.sure
+                    && interval < pg.interval()
+                    && lasts == Some(true)
+                {
                     // Maps were missed here: the sender knows when the interval began.
                     pg.members.since = interval;
                     pg.members.sure = true;
@@ -145,11 +154,8 @@ impl<S: ObjectStore> Osd<S> {
 
     /// Asked about a PG of which nothing is here.
     fn answer_absent(&mut self, id: PgId, to: OsdId, interval: Epoch, out: &mut Outbox<OsdEffect>) {
-        let notify = PgNotify {
-            interval: interval.0,
-            info: Some(Info::absent(id).encode()),
-            ..PgNotify::default()
-        };
+        let notify =
+            PgNotify { interval: interval.0, info: Some(Info::absent(id).encode()), ..PgNotify::default() };
         let packet = self.core.packet(notify).on(id);
         if let Some(address) = self.core.maps.current().address(to) {
             let to = Address::Osd { id: to, address: address.into() };

@@ -52,7 +52,11 @@ impl<S: ObjectStore> Osd<S> {
         if let Phase::Stopping(end) = self.core.phase
             && now >= end
         {
-            return self.stop_now("stopped in order; the monitors did not confirm in time".into(), false, out);
+            return self.stop_now(
+                "stopped in order; the monitors did not confirm in time".into(),
+                false,
+                out,
+            );
         }
         let behind = self.core.maps.heard_of > self.core.maps.epoch() && now >= self.core.timers.ask_maps;
         if now >= self.core.timers.subscribe || behind {
@@ -105,7 +109,8 @@ impl<S: ObjectStore> Osd<S> {
         if core.requests.up_thru <= recorded {
             core.requests.up_thru = None;
         }
-        let new_up_thru = core.requests.up_thru.is_some() && core.requests.up_thru != core.requests.up_thru_sent;
+        let new_up_thru =
+            core.requests.up_thru.is_some() && core.requests.up_thru != core.requests.up_thru_sent;
         if core.requests.up_thru.is_some() && (due || new_up_thru) {
             core.requests.up_thru_sent = core.requests.up_thru;
             let want_up_thru = core.maps.epoch().0;

@@ -124,7 +124,8 @@ impl Pg {
         }
         if !same_members(&self.members.up, &self.members.acting) {
             let up_is_full = self.members.up.iter().all(|osd| {
-                self.members.is_acting(*osd) || self.peers.get(osd).is_some_and(|peer| peer.info.is_complete())
+                self.members.is_acting(*osd)
+                    || self.peers.get(osd).is_some_and(|peer| peer.info.is_complete())
             });
             if up_is_full && !self.members.up.is_empty() {
                 self.want_acting(ctx, self.members.up.clone());
@@ -150,7 +151,8 @@ impl Pg {
         if self.members.acting.len() < size {
             return;
         }
-        let strays: Vec<OsdId> = self.peers.keys().copied().filter(|&osd| !self.members.is_member(osd)).collect();
+        let strays: Vec<OsdId> =
+            self.peers.keys().copied().filter(|&osd| !self.members.is_member(osd)).collect();
         for osd in strays {
             self.send(ctx, osd, PgRemove { interval: self.interval().0 });
             self.peers.remove(&osd);

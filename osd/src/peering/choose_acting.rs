@@ -31,7 +31,8 @@ pub fn choose_acting(
         return Choice::Incomplete;
     };
     let tail = infos[&auth].log_tail;
-    let usable = |osd: OsdId| infos.get(&osd).is_some_and(|info| info.is_complete() && info.last_update >= tail);
+    let usable =
+        |osd: OsdId| infos.get(&osd).is_some_and(|info| info.is_complete() && info.last_update >= tail);
     let primary = up.first().copied().filter(|&osd| usable(osd)).unwrap_or(auth);
     let mut want = vec![primary];
     let mut backfill = BTreeSet::new();
@@ -60,7 +61,8 @@ pub(crate) fn same_members(a: &[OsdId], b: &[OsdId]) -> bool {
 
 impl Pg {
     pub(crate) fn choose(&mut self, ctx: &mut PgContext<'_>) {
-        let mut infos: BTreeMap<OsdId, &Info> = self.peers.iter().map(|(&osd, peer)| (osd, &peer.info)).collect();
+        let mut infos: BTreeMap<OsdId, &Info> =
+            self.peers.iter().map(|(&osd, peer)| (osd, &peer.info)).collect();
         infos.insert(self.me, &self.info);
         let size = ctx.map.pool(self.id.pool).map_or(1, |pool| pool.size) as usize;
         let map = ctx.map.clone();

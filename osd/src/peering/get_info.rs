@@ -163,6 +163,13 @@ impl Pg {
 impl PgPeer {
     pub(crate) fn new(info: Info, run: Epoch) -> PgPeer {
         let missing_known = info.exists && info.missing_count == 0;
-        PgPeer { info, missing: Default::default(), durable: EVersion::ZERO, missing_known, common: None, run }
+        PgPeer {
+            info,
+            missing: Default::default(),
+            durable: EVersion::ZERO,
+            missing_known,
+            common: None,
+            run,
+        }
     }
 }

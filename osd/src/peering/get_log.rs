@@ -98,7 +98,9 @@ impl Pg {
         // Answers to a request sent twice may interleave; the entries of one answer ascend.
         let last = pieces.entries.last().map_or(EVersion::ZERO, |entry| decode_version(entry.version));
         let first = message.entries.first().map(|entry| decode_version(entry.version));
-        if first.is_some_and(|first| first <= last) || pieces.entries.len() + pieces.missing.len() > PIECES_MAX {
+        if first.is_some_and(|first| first <= last)
+            || pieces.entries.len() + pieces.missing.len() > PIECES_MAX
+        {
             *pieces = Pieces::default();
         }
         pieces.entries.extend(message.entries);

@@ -89,7 +89,8 @@ impl Pg {
                 true
             }
             Err(error) => {
-                let text = format!("PG {}: {osd} cannot follow by log, it is to be filled anew: {error}", self.id);
+                let text =
+                    format!("PG {}: {osd} cannot follow by log, it is to be filled anew: {error}", self.id);
                 if self.full_log_wanted || self.peers.get(&osd).is_none_or(|peer| !peer.info.exists) {
                     ctx.log(LogLevel::Warning, text);
                     if let Some(peer) = self.peers.get_mut(&osd) {

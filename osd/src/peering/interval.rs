@@ -56,6 +56,7 @@ impl Pg {
         self.blocking = None;
         self.clean = false;
         self.activation_submitted = false;
+        self.trimming.restart();
         self.recovery_reset(ctx);
         self.lease.start_interval();
         self.reset_pipeline(ctx);
@@ -126,7 +127,10 @@ impl Pg {
                 self.start_get_info(ctx)
             }
             State::WaitUpThru => self.check_up_thru(ctx),
-            State::Active => self.recovery_tick(ctx),
+            State::Active => {
+                self.trimming.restart();
+                self.recovery_tick(ctx);
+            }
             _ => {}
         }
     }

@@ -2,7 +2,8 @@
 
 use super::get_log::Pieces;
 use crate::log::{
-    BackfillMark, History, Info, MissingSet, PastIntervals, PgLog, decode_version, merge_authoritative, persist,
+    BackfillMark, History, Info, MissingSet, PastIntervals, PgLog, decode_version, merge_authoritative,
+    persist,
 };
 use crate::pg::{Pg, PgContext, State};
 use crate::token::PgPurpose;
@@ -71,7 +72,10 @@ impl Pg {
             return;
         }
         if let Err(reason) = self.take_activation(ctx, &message, pieces) {
-            ctx.log(LogLevel::Error, format!("PG {}: the activation by {from} does not fit: {reason}", self.id));
+            ctx.log(
+                LogLevel::Error,
+                format!("PG {}: the activation by {from} does not fit: {reason}", self.id),
+            );
             self.notify_primary(ctx);
         }
     }
@@ -88,7 +92,8 @@ impl Pg {
             return Err(format!("it is of PG {}", theirs.pg));
         }
         let past = PastIntervals::decode(&message.past_intervals).map_err(|e| e.to_string())?;
-        let auth = PgLog::decode(decode_version(message.tail), pieces.entries()).map_err(|e| e.to_string())?;
+        let auth =
+            PgLog::decode(decode_version(message.tail), pieces.entries()).map_err(|e| e.to_string())?;
         if auth.head() != theirs.last_update {
             return Err(format!("its log ends at {}, not at {}", auth.head(), theirs.last_update));
         }

@@ -86,7 +86,12 @@ impl Pg {
         self.settle(ctx);
     }
 
-    pub(crate) fn on_read(&mut self, ctx: &mut PgContext<'_>, what: PgPurpose, result: Result<Data, StoreError>) {
+    pub(crate) fn on_read(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        what: PgPurpose,
+        result: Result<Data, StoreError>,
+    ) {
         match what {
             PgPurpose::OpRead { op, piece } => self.on_op_read(ctx, op, piece, result),
             PgPurpose::Recovery(token) => self.recovery_on_read(ctx, token, result),
@@ -136,12 +141,13 @@ impl Pg {
         }
         let waiting = !self.pipeline.ops.is_empty();
         let prior = if waiting && self.is_active() { self.prior_lease_end(now) } else { None };
+        let works = matches!(self.state(), State::Active | State::ReplicaActive);
         let all = [
             self.peering_deadline(),
             self.lease_deadline(),
             self.resend_deadline(resend),
             self.watch.next_deadline(),
-            self.recovery_next_deadline(),
+            self.recovery_next_deadline().filter(|_| works),
             self.trim_deadline(),
             prior,
         ];

@@ -45,7 +45,8 @@ impl Pg {
             return Err((ErrorCode::QuotaExceeded, format!("pool {} has reached its quota", pool.name)));
         }
         let (usage, full) = (ctx.store.usage(), u64::from(ctx.map.ratios().full_permille));
-        if usage.total_bytes > 0 && u128::from(usage.used_bytes) * 1000 >= u128::from(usage.total_bytes) * u128::from(full)
+        if usage.total_bytes > 0
+            && u128::from(usage.used_bytes) * 1000 >= u128::from(usage.total_bytes) * u128::from(full)
         {
             return Err((ErrorCode::NoSpace, format!("{} is full: delete something or add OSDs", self.me)));
         }
@@ -159,7 +160,8 @@ impl Pg {
 
     fn executed(&mut self, ctx: &mut PgContext<'_>, id: u64, executed: Executed) {
         let Executed { code, message, results, data, version, mutation, watch } = executed;
-        let reply = OsdOpReply { code: code as i32, message, results, version: Some(wire(version)), list: None };
+        let reply =
+            OsdOpReply { code: code as i32, message, results, version: Some(wire(version)), list: None };
         let Some(op) = self.pipeline.ops.get_mut(&id) else { return };
         if !op.write {
             let counters = &mut self.pipeline.counters;

@@ -44,7 +44,8 @@ impl Pg {
             .filter(|object| inclusive || object.key() > after)
             .collect();
         let mut objects: Vec<ObjectId> = Vec::new();
-        let in_namespace = |object: &ObjectId| list.namespace.as_ref().is_none_or(|only| *only == object.namespace);
+        let in_namespace =
+            |object: &ObjectId| list.namespace.as_ref().is_none_or(|only| *only == object.namespace);
         while objects.len() <= wanted {
             let found = ctx.store.list(&after, inclusive, &end, SCAN)?;
             let Some(last) = found.last() else { break };
@@ -59,7 +60,11 @@ impl Pg {
         objects.sort();
         let more = objects.len() > wanted;
         objects.truncate(wanted);
-        let next = if more { objects.last().map(|object| object.key().into()).unwrap_or_default() } else { Default::default() };
+        let next = if more {
+            objects.last().map(|object| object.key().into()).unwrap_or_default()
+        } else {
+            Default::default()
+        };
         let objects = objects.iter().filter(|object| in_namespace(object)).map(ObjectName::from).collect();
         Ok(ObjectList { objects, next })
     }

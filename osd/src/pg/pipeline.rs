@@ -23,13 +23,22 @@ use std::collections::{BTreeMap, VecDeque};
 pub(crate) enum Stage {
     Queued,
     /// Waits for that many pieces of data from the store.
-    Reading { outstanding: usize, failed: Option<nacre_store::StoreError> },
+    Reading {
+        outstanding: usize,
+        failed: Option<nacre_store::StoreError>,
+    },
     /// A write, submitted; its answer is ready.
-    InFlight { reply: Box<OsdOpReply>, data: Data },
+    InFlight {
+        reply: Box<OsdOpReply>,
+        data: Data,
+    },
     /// Seen before as this version, which is not committed by all yet.
     Duplicate(EVersion),
     /// A notification that waits for its watchers.
-    Notifying { reply: Box<OsdOpReply>, op: usize },
+    Notifying {
+        reply: Box<OsdOpReply>,
+        op: usize,
+    },
 }
 
 /// One client request.
@@ -124,7 +133,8 @@ impl Pg {
             return Err(format!("PG {} is {}", self.id, self.state().name()));
         }
         if !self.is_writeable(ctx) {
-            let (have, min) = (self.members.acting.len(), ctx.map.pool(self.id.pool).map_or(0, |p| p.min_size));
+            let (have, min) =
+                (self.members.acting.len(), ctx.map.pool(self.id.pool).map_or(0, |p| p.min_size));
             return Err(format!("PG {} has {have} acting members, min_size is {min}", self.id));
         }
         if let Some(end) = self.prior_lease_end(ctx.now) {
@@ -170,7 +180,12 @@ impl Pg {
                     Readiness::Ready => None,
                     Readiness::Wait(why) => Some(why.to_string()),
                     Readiness::Unfound if no_wait => {
-                        self.fail(ctx, id, ErrorCode::TryAgain, &format!("no good copy of {head} is reachable"));
+                        self.fail(
+                            ctx,
+                            id,
+                            ErrorCode::TryAgain,
+                            &format!("no good copy of {head} is reachable"),
+                        );
                         continue;
                     }
                     Readiness::Unfound => Some(format!("{head} is unfound: no good copy of it is reachable")),
@@ -256,7 +271,9 @@ impl Pg {
                 )
             }
             State::GetLog { from } => format!("the log of {from}"),
-            State::WaitActingChange { want } => format!("the monitors to make {} its acting set", list(want.iter())),
+            State::WaitActingChange { want } => {
+                format!("the monitors to make {} its acting set", list(want.iter()))
+            }
             State::Incomplete { reason } => reason.clone(),
             State::GetMissing { waiting } => format!("the logs of {}", list(waiting.iter())),
             State::WaitUpThru => "the monitors to record that its primary is alive".into(),
@@ -275,7 +292,11 @@ impl Pg {
                 Stage::Duplicate(version) => format!("version {version} to be committed"),
                 Stage::Notifying { .. } => "its watchers".into(),
             };
-            reasons.push(WaitReason { on: format!("osd_op {} {}", op.request, op.object), since: op.received, needs });
+            reasons.push(WaitReason {
+                on: format!("osd_op {} {}", op.request, op.object),
+                since: op.received,
+                needs,
+            });
         }
         reasons
     }
@@ -283,7 +304,8 @@ impl Pg {
     /// Members that have not committed the oldest write in flight.
     fn lagging(&self) -> Vec<nacre_types::OsdId> {
         let Some(oldest) = self.in_flight.front() else { return Vec::new() };
-        let behind = |osd: &nacre_types::OsdId| self.peers.get(osd).is_none_or(|p| p.durable < oldest.version);
+        let behind =
+            |osd: &nacre_types::OsdId| self.peers.get(osd).is_none_or(|p| p.durable < oldest.version);
         let mut lagging: Vec<_> = self.replicas().into_iter().filter(behind).collect();
         if self.own_durable < oldest.version {
             lagging.push(self.me);

@@ -22,6 +22,13 @@ pub struct Trimming {
     next: Instant,
 }
 
+impl Trimming {
+    /// The pool has removed more snapshots, or another interval began: look again.
+    pub(crate) fn restart(&mut self) {
+        *self = Trimming::default();
+    }
+}
+
 impl Pg {
     pub(crate) fn trim_deadline(&self) -> Option<Instant> {
         (self.is_active() && self.trimming.done.is_none()).then_some(self.trimming.next)
@@ -30,11 +37,18 @@ impl Pg {
     pub(crate) fn snap_trim_tick(&mut self, ctx: &mut PgContext<'_>) {
         let map = ctx.map.clone();
         let Some(pool) = map.pool(self.id.pool) else { return };
-        if !self.is_active() || self.gate(ctx, true).is_err() || pool.removed_snaps.is_empty() {
-            self.trimming.done = self.is_active().then(|| pool.removed_snaps.clone());
+        if !self.is_active() || self.trimming.done.as_ref() == Some(&pool.removed_snaps) {
             return;
         }
-        if self.trimming.done.as_ref() == Some(&pool.removed_snaps) || ctx.now < self.trimming.next {
+        if pool.removed_snaps.is_empty() {
+            self.trimming.done = Some(Vec::new());
+            return;
+        }
+        if ctx.now < self.trimming.next {
+            return;
+        }
+        if self.gate(ctx, true).is_err() {
+            self.trimming.next = ctx.now + RETRY;
             return;
         }
         self.trimming.done = None;
@@ -83,7 +97,8 @@ impl Pg {
         loop {
             let mut first = None;
             ctx.store.meta_scan(self.id, &from, &end, &mut |key, _| {
-                let snap = key.get(prefix..prefix + 8).and_then(|raw| raw.try_into().ok()).map(u64::from_be_bytes);
+                let snap =
+                    key.get(prefix..prefix + 8).and_then(|raw| raw.try_into().ok()).map(u64::from_be_bytes);
                 let clone = key.get(prefix + 8..).and_then(ObjectId::from_key);
                 first = snap.zip(clone);
                 first.is_none()

@@ -144,7 +144,9 @@ impl Pg {
         let intervals: Vec<String> = self
             .past
             .may_have_written(nacre_types::Epoch::ZERO)
-            .map(|i| format!("{{\"first\":{},\"last\":{},\"acting\":[{}]}}", i.first.0, i.last.0, ids(&i.acting)))
+            .map(|i| {
+                format!("{{\"first\":{},\"last\":{},\"acting\":[{}]}}", i.first.0, i.last.0, ids(&i.acting))
+            })
             .collect();
         field("past_intervals", format!("[{}]", intervals.join(",")));
         let waits: Vec<String> = self
