@@ -15,4 +15,4 @@ pub mod pg;
 pub mod pool;
 pub mod status;
 
-pub use context::{Context, ask};
+pub use context::Context;

@@ -30,7 +30,8 @@ pub struct DaemonArgs {
 
 impl DaemonCommand {
     pub fn run(self) -> anyhow::Result<()> {
-        let filter = EnvFilter::try_from_env("NACRE_LOG").unwrap_or_else(|_| EnvFilter::new("info,quinn=warn"));
+        let filter =
+            EnvFilter::try_from_env("NACRE_LOG").unwrap_or_else(|_| EnvFilter::new("info,quinn=warn"));
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
@@ -45,7 +46,7 @@ impl DaemonCommand {
 }
 
 /// Resolves at SIGTERM or SIGINT. SIGHUP is ignored: the terminal may go, the daemon stays.
-async fn shutdown() {
+pub async fn shutdown() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))

@@ -33,10 +33,7 @@ pub struct Table {
 
 impl Table {
     pub fn new(headings: &[&str]) -> Table {
-        Table {
-            rows: vec![headings.iter().map(|h| h.to_string()).collect()],
-            columns: headings.len(),
-        }
+        Table { rows: vec![headings.iter().map(|h| h.to_string()).collect()], columns: headings.len() }
     }
 
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
@@ -46,12 +43,15 @@ impl Table {
     }
 
     pub fn render(&self) -> String {
-        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width =
+            |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.columns).map(width).collect();
         let numeric = |column: usize| {
-            let mut cells = self.rows.iter().skip(1).map(|row| row[column].as_str()).filter(|c| !c.is_empty());
+            let mut cells =
+                self.rows.iter().skip(1).map(|row| row[column].as_str()).filter(|c| !c.is_empty());
             let is_number = |cell: &str| cell.starts_with(|c: char| c.is_ascii_digit());
-            cells.clone().next().is_some() && cells.all(|c| is_number(c) && !c.contains(['.', ':']) || c == "-")
+            cells.clone().next().is_some()
+                && cells.all(|c| is_number(c) && !c.contains(['.', ':']) || c == "-")
         };
         let right: Vec<bool> = (0..self.columns).map(numeric).collect();
         let mut text = String::new();
@@ -81,7 +81,9 @@ pub fn cell(value: &Value) -> String {
         Value::Null => "-".into(),
         Value::String(text) => text.clone(),
         Value::Number(number) => match number.as_f64() {
-            Some(float) if number.is_f64() => format!("{float:.5}").trim_end_matches('0').trim_end_matches('.').into(),
+            Some(float) if number.is_f64() => {
+                format!("{float:.5}").trim_end_matches('0').trim_end_matches('.').into()
+            }
             _ => number.to_string(),
         },
         Value::Bool(flag) => flag.to_string(),
@@ -121,7 +123,10 @@ mod tests {
     #[test]
     fn tables_line_up() {
         let list = json!([{"name": "a", "size": 1}, {"name": "longer", "size": 100}]);
-        assert_eq!(rows(&list, &[("NAME", "name"), ("SIZE", "size")]), "NAME    SIZE\na          1\nlonger   100\n");
+        assert_eq!(
+            rows(&list, &[("NAME", "name"), ("SIZE", "size")]),
+            "NAME    SIZE\na          1\nlonger   100\n"
+        );
     }
 
     #[test]

@@ -50,9 +50,14 @@ mod tests {
 
     #[test]
     fn sizes_read_as_people_write_them() {
-        for (text, bytes) in
-            [("0", 0), ("4096", 4096), ("64k", 65_536), ("10G", 10 << 30), ("1.5T", 3 << 39), ("2MiB", 2 << 20)]
-        {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("64k", 65_536),
+            ("10G", 10 << 30),
+            ("1.5T", 3 << 39),
+            ("2MiB", 2 << 20),
+        ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
         for bad in ["", "G", "-1", "10X", "1e3", "99999999E", "1.2.3"] {

@@ -36,7 +36,8 @@ pub enum AuthCommand {
 }
 
 fn cap(text: &str) -> Result<(String, String), String> {
-    let (service, cap) = text.split_once('=').ok_or("write SERVICE=CAP, for example osd='allow rw pool=rbd'")?;
+    let (service, cap) =
+        text.split_once('=').ok_or("write SERVICE=CAP, for example osd='allow rw pool=rbd'")?;
     cap.parse::<nacre_maps::Caps>().map_err(|e| e.to_string())?;
     Ok((service.into(), cap.into()))
 }

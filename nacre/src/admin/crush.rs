@@ -64,9 +64,7 @@ fn show(context: &Context) -> anyhow::Result<()> {
     let map = CrushMap::parse(std::str::from_utf8(&text)?)?;
     let rules: Vec<_> = map.rules().map(|rule| json!({"rule_id": rule.id, "rule_name": rule.name})).collect();
     let bucket = |bucket: &nacre_crush::Bucket| {
-        let item = |item: &nacre_crush::Item| {
-            json!({"id": item.id, "name": map.item_name(item.id), "weight": f64::from(item.weight) / 65_536.0})
-        };
+        let item = |item: &nacre_crush::Item| json!({"id": item.id, "name": map.item_name(item.id), "weight": f64::from(item.weight) / 65_536.0});
         json!({
             "id": bucket.id, "name": bucket.name, "type_name": map.type_name(bucket.type_id),
             "alg": bucket.alg.as_str(), "items": bucket.items.iter().map(item).collect::<Vec<_>>(),
@@ -105,9 +103,13 @@ fn test(args: &TestArgs) -> anyhow::Result<()> {
     let (_, map) = read_map(&args.map)?;
     let mut weights = BTreeMap::new();
     for pair in args.weight.chunks_exact(2) {
-        let osd: u32 = pair[0].parse().with_context(|| format!("--weight: '{}' is no OSD number", pair[0]))?;
+        let osd: u32 =
+            pair[0].parse().with_context(|| format!("--weight: '{}' is no OSD number", pair[0]))?;
         let weight: f64 = pair[1].parse().with_context(|| format!("--weight: '{}' is no weight", pair[1]))?;
-        anyhow::ensure!((0.0..=1.0).contains(&weight), "--weight: {weight} of osd.{osd} is not between 0 and 1");
+        anyhow::ensure!(
+            (0.0..=1.0).contains(&weight),
+            "--weight: {weight} of osd.{osd} is not between 0 and 1"
+        );
         weights.insert(osd, (weight * f64::from(nacre_crush::WEIGHT_ONE)) as u32);
     }
     anyhow::ensure!(args.min_x <= args.max_x, "--min-x {} is above --max-x {}", args.min_x, args.max_x);

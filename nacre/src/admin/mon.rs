@@ -83,10 +83,7 @@ impl MonCommand {
                 let mons: BTreeMap<String, String> =
                     args.mons.into_iter().map(|(name, address)| (name, address.to_string())).collect();
                 anyhow::ensure!(mons.len() == count, "each monitor needs a name of its own");
-                anyhow::ensure!(
-                    matches!(count, 1 | 3 | 5),
-                    "a quorum is 1, 3 or 5 monitors, not {count}"
-                );
+                anyhow::ensure!(matches!(count, 1 | 3 | 5), "a quorum is 1, 3 or 5 monitors, not {count}");
                 std::fs::create_dir_all(&args.out)
                     .with_context(|| format!("cannot create {}", args.out.display()))?;
                 let admin_path = args.out.join("admin.nacre");
@@ -116,8 +113,10 @@ pub fn bootstrap(
 ) -> anyhow::Result<Credentials> {
     let fsid = uuid::Uuid::new_v4().to_string();
     let ca = ClusterCa::create(&fsid)?;
-    let monitors: Vec<MonAddress> =
-        mons.iter().map(|(name, address)| MonAddress { name: name.clone(), address: address.clone() }).collect();
+    let monitors: Vec<MonAddress> = mons
+        .iter()
+        .map(|(name, address)| MonAddress { name: name.clone(), address: address.clone() })
+        .collect();
     let issue = |entity: EntityName| -> anyhow::Result<Credentials> {
         let (cert_pem, key_pem) = ca.issue(&entity, Validity::lasting(CERTIFICATE_LIFETIME))?;
         Ok(Credentials {
@@ -137,7 +136,7 @@ pub fn bootstrap(
         fsid: fsid.clone(),
         mons: mons.clone(),
         entities,
-        ca_key_pem: ca.key_pem(),
+        ca_key_pem: ca.key_pem().to_string(),
         ca_cert_pem: ca.certificate_pem().to_string(),
         settings: BTreeMap::new(),
         failure_domain: "host".into(),

@@ -104,14 +104,19 @@ pub fn format_osd(context: &Context, dir: &Path, spec: &FormatSpec) -> anyhow::R
     let reply = context.ask(json!({"prefix": "osd new", "uuid": uuid}))?;
     let id = reply.json["osdid"].as_u64().and_then(|id| u32::try_from(id).ok());
     let id = OsdId(id.context("the monitors gave no OSD number")?);
-    let made = make(context, dir, spec, &FormatOsd {
-        fsid,
-        osd: id,
-        uuid,
-        device: spec.device.clone(),
-        bytes,
-        journal_bytes: (bytes / JOURNAL_SHARE).clamp(JOURNAL_BYTES_MIN, JOURNAL_BYTES_MAX) / 4096 * 4096,
-    });
+    let made = make(
+        context,
+        dir,
+        spec,
+        &FormatOsd {
+            fsid,
+            osd: id,
+            uuid,
+            device: spec.device.clone(),
+            bytes,
+            journal_bytes: (bytes / JOURNAL_SHARE).clamp(JOURNAL_BYTES_MIN, JOURNAL_BYTES_MAX) / 4096 * 4096,
+        },
+    );
     if let Err(error) = made {
         // The number was never used; without this every failed try would leave one in the map.
         let _ = context.ask(json!({"prefix": "osd rm", "id": id.0}));

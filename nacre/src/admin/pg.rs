@@ -85,7 +85,12 @@ impl PgCommand {
 }
 
 /// Sends a PG command to the OSD that serves the PG.
-fn ask_primary(context: &Context, pg: PgId, command: &str, mut args: Value) -> anyhow::Result<(String, Value)> {
+fn ask_primary(
+    context: &Context,
+    pg: PgId,
+    command: &str,
+    mut args: Value,
+) -> anyhow::Result<(String, Value)> {
     let map = context.ask(json!({"prefix": "pg map", "pgid": pg.to_string()}))?;
     let primary = map.json["acting"].as_array().and_then(|acting| acting.first()).and_then(Value::as_u64);
     let primary = primary

@@ -73,8 +73,7 @@ fn status_text(status: &Value) -> String {
     let mut text = format!("  cluster:\n    id:     {}\n", cell(&status["fsid"]));
     let health = health_text(&status["health"], false);
     text.push_str(&format!("    health: {}\n", health.trim_end().replace('\n', "\n            ")));
-    let quorum: Vec<String> =
-        status["quorum_names"].as_array().into_iter().flatten().map(cell).collect();
+    let quorum: Vec<String> = status["quorum_names"].as_array().into_iter().flatten().map(cell).collect();
     text.push_str(&format!(
         "\n  services:\n    mon: {} monitors, quorum {}\n    osd: {} OSDs: {} up, {} in (epoch {})\n",
         number("/monmap/num_mons"),

@@ -44,13 +44,15 @@ impl Settings {
 
     pub fn load(dir: &Path) -> anyhow::Result<Settings> {
         let path = dir.join(FILE);
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))
     }
 
     pub fn save(&self, dir: &Path) -> anyhow::Result<()> {
         let path = dir.join(FILE);
-        std::fs::write(&path, toml::to_string(self)?).with_context(|| format!("cannot write {}", path.display()))
+        std::fs::write(&path, toml::to_string(self)?)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// What to tell others, given where the socket really is.

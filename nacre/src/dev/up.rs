@@ -36,11 +36,8 @@ pub fn up(dir: &Path, wanted: &Wanted) -> anyhow::Result<()> {
         false => create(dir, wanted)?,
     };
     let _lock = layout.lock()?;
-    let context = Context {
-        cluster: Some(layout.admin()),
-        format: Format::Human,
-        timeout: Duration::from_secs(60),
-    };
+    let context =
+        Context { cluster: Some(layout.admin()), format: Format::Human, timeout: Duration::from_secs(60) };
     let stopped = |layout: &Layout, daemons: Vec<_>| -> Vec<_> {
         daemons.into_iter().filter(|daemon| process::running(layout, daemon).is_none()).collect()
     };
@@ -152,7 +149,9 @@ fn wait_active(context: &Context) -> anyhow::Result<()> {
             .as_array()
             .into_iter()
             .flatten()
-            .filter(|pg| !pg["state"].as_str().is_some_and(|state| state.split('+').any(|word| word == "active")))
+            .filter(|pg| {
+                !pg["state"].as_str().is_some_and(|state| state.split('+').any(|word| word == "active"))
+            })
             .map(|pg| format!("{} is {}", pg["pgid"], pg["state"]))
             .collect();
         if waiting.is_empty() {
