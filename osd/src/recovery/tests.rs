@@ -1,5 +1,7 @@
 //! Whole OSDs lose and regain objects: by log, by backfill, by repair.
 
+mod thrash;
+
 use crate::testing::{Cluster, PG, object};
 use nacre_maps::WEIGHT_IN;
 use nacre_store::ObjectStore;
