@@ -140,13 +140,13 @@ impl Pg {
         match merge_authoritative(&mut self.log, &mut self.missing, &mark, auth) {
             Ok(merged) => {
                 let mut t = Transaction::new(self.id);
+                self.note_removals(ctx, &mut t, &merged.remove);
                 persist::merged(&mut t, &merged, &self.log, &self.missing);
                 if !self.info.exists {
                     self.info.exists = true;
                     self.info.history.merge(&peer_info.history);
                 }
                 self.info.follow(&self.log, &self.missing);
-                (self.info.objects, self.info.bytes) = (peer_info.objects, peer_info.bytes);
                 self.write_info(&mut t);
                 ctx.submit_unwatched(t);
             }

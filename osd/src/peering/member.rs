@@ -109,6 +109,7 @@ impl Pg {
             let mark = self.info.last_backfill.clone();
             let merged = merge_authoritative(&mut self.log, &mut self.missing, &mark, &auth);
             let merged = merged.map_err(|e| e.to_string())?;
+            self.note_removals(ctx, &mut t, &merged.remove);
             persist::merged(&mut t, &merged, &self.log, &self.missing);
         }
         self.info.exists = true;

@@ -113,9 +113,8 @@ impl Pg {
         match self.missing.get(object) {
             Some(missing) if missing.is_delete => {
                 let mut t = Transaction::new(self.id);
-                if let Err(error) = remove_object(ctx.store, &mut t, object) {
-                    return self.recovery_store_failed(ctx, &error);
-                }
+                self.note_removals(ctx, &mut t, std::slice::from_ref(object));
+                t.remove(object);
                 persist::remove_missing(&mut t, object);
                 self.missing.remove(object);
                 self.info.follow(&self.log, &self.missing);

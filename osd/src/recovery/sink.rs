@@ -173,12 +173,28 @@ impl Pg {
         t: &mut Transaction,
     ) -> Result<(), Refusal> {
         let was = ctx.store.stat(object)?.map(|stat| stat.size);
-        let is = (!push.delete).then_some(push.size);
+        self.count(was, (!push.delete).then_some(push.size));
+        persist::counts(t, self.info.objects, self.info.bytes);
+        Ok(())
+    }
+
+    /// An object of this disk changes its size, or comes, or goes.
+    fn count(&mut self, was: Option<u64>, is: Option<u64>) {
         let count = |before: u64, plus: u64, minus: u64| (before + plus).saturating_sub(minus);
         self.info.objects = count(self.info.objects, is.is_some().into(), was.is_some().into());
         self.info.bytes = count(self.info.bytes, is.unwrap_or(0), was.unwrap_or(0));
+    }
+
+    /// Objects that `t` is going to remove leave the counts and, if clones, the snapshot index.
+    pub(crate) fn note_removals(&mut self, ctx: &mut PgContext<'_>, t: &mut Transaction, objects: &[ObjectId]) {
+        for object in objects {
+            let noted = forget_in_index(ctx.store, t, object).and_then(|()| ctx.store.stat(object));
+            match noted {
+                Ok(stat) => self.count(stat.map(|stat| stat.size), None),
+                Err(error) => return self.recovery_store_failed(ctx, &error),
+            }
+        }
         persist::counts(t, self.info.objects, self.info.bytes);
-        Ok(())
     }
 
     /// A first piece that would take an object back in time, or overlay something else than it was made for.

@@ -1,0 +1,159 @@
+//! Random kills, wipes, returns, moves and rot under writes: in the end all copies are what was acknowledged.
+
+use crate::testing::{Cluster, POOL, object};
+use nacre_maps::{WEIGHT_IN, WEIGHT_OUT};
+use nacre_types::{ObjectId, OsdId, Rng};
+use nacre_wire::op::{Empty, Extent, ObjectOpKind, PairList};
+use nacre_wire::transaction::Pair;
+use nacre_wire::{Data, ErrorCode};
+use std::collections::BTreeMap;
+
+/// What may be under a name: what was acknowledged, and what any unacknowledged change may have made of it since.
+#[derive(Clone, Debug, Default)]
+struct Content {
+    data: Option<Vec<u8>>,
+    omap: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+struct Thrash {
+    c: Cluster,
+    rng: Rng,
+    model: BTreeMap<ObjectId, Content>,
+}
+
+impl Thrash {
+    fn new(seed: u64) -> Thrash {
+        let mut rng = Rng::new(seed);
+        let c = Cluster::new(rng.range(3, 6) as u32, 3, rng.range(1, 4) as u32);
+        Thrash { c, rng, model: BTreeMap::new() }
+    }
+
+    fn write(&mut self) {
+        let object = object(&format!("o{}", self.rng.below(60)));
+        let content = self.model.entry(object.clone()).or_default();
+        let fill = |rng: &mut Rng, len: u64| {
+            let mut bytes = vec![0; len as usize];
+            rng.fill(&mut bytes);
+            bytes
+        };
+        match self.rng.below(10) {
+            0 if content.data.is_some() => {
+                *content = Content::default();
+                self.c.op(&object, vec![ObjectOpKind::Remove(Empty {})], Data::default());
+            }
+            1 => {
+                let (key, value) = (fill(&mut self.rng, 2), fill(&mut self.rng, 50));
+                content.omap.insert(key.clone(), value.clone());
+                content.data.get_or_insert_default();
+                let pairs = vec![Pair { key: key.into(), value: value.into() }];
+                self.c.op(&object, vec![ObjectOpKind::OmapSet(PairList { pairs, more: false })], Data::default());
+            }
+            2 if content.data.is_some() => {
+                let size = self.rng.below(8000);
+                content.data.as_mut().unwrap().resize(size as usize, 0);
+                let op = ObjectOpKind::Truncate(nacre_wire::op::Size { size });
+                self.c.op(&object, vec![op], Data::default());
+            }
+            3 => {
+                let bytes = fill(&mut self.rng, 2_200_000);
+                content.data = Some(bytes.clone());
+                let op = ObjectOpKind::WriteFull(Extent { offset: 0, length: bytes.len() as u64 });
+                self.c.op(&object, vec![op], Data::checksummed(0, bytes.into()));
+            }
+            _ => {
+                let (offset, len) = (self.rng.below(9000), self.rng.range(1, 5000));
+                let bytes = fill(&mut self.rng, len);
+                let data = content.data.get_or_insert_default();
+                data.resize(data.len().max((offset + len) as usize), 0);
+                data[offset as usize..(offset + len) as usize].copy_from_slice(&bytes);
+                self.c.write(&object, offset, bytes);
+            }
+        }
+    }
+
+    fn fault(&mut self) {
+        let ids: Vec<OsdId> = self.c.map.osds().map(|(id, _)| id).collect();
+        let osd = *self.rng.pick(&ids).unwrap();
+        let running = self.c.osds.contains_key(&osd);
+        match self.rng.below(7) {
+            0 | 1 if running && self.c.disks.is_empty() && self.c.is_clean() => {
+                self.c.kill(osd);
+                // Wiping takes one of three copies, while the others are whole.
+                if self.rng.chance(1, 4) {
+                    self.c.disks.insert(osd, Default::default());
+                }
+            }
+            0..=3 if !running => self.c.start(osd),
+            4 if self.c.is_clean() && ids.len() > 3 && self.c.disks.is_empty() => {
+                let is_in = self.c.map.is_in(osd);
+                let others = ids.iter().filter(|&&id| id != osd && self.c.map.is_in(id)).count();
+                if !is_in || others >= 3 {
+                    let weight = if is_in { WEIGHT_OUT } else { WEIGHT_IN };
+                    self.c.change(|map, step| step.osd_mut(map, osd).unwrap().weight = weight);
+                }
+            }
+            5 if running && self.c.disks.is_empty() && self.c.is_clean() => {
+                // One damaged copy of some object that has others.
+                let objects: Vec<ObjectId> = self.c.osds[&osd].store().objects.keys().cloned().collect();
+                if let Some(object) = self.rng.pick(&objects) {
+                    let disks = self.c.osds.keys().copied().collect::<Vec<_>>();
+                    if !disks.iter().any(|&other| self.c.disk(other).bad.contains(object)) {
+                        self.c.disk(osd).bad.insert(object.clone());
+                    }
+                }
+            }
+            _ => {
+                for _ in 0..self.rng.below(200) {
+                    self.c.turn();
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, seed: u64) {
+        for osd in self.c.disks.keys().copied().collect::<Vec<_>>() {
+            self.c.start(osd);
+        }
+        self.c.settle();
+        for (object, content) in self.model.clone() {
+            let ops = vec![ObjectOpKind::Read(Extent { offset: 0, length: 64 << 20 })];
+            let request = self.c.request(&object, ops, Data::default());
+            let (reply, data) = self.c.answer(request);
+            match content.data {
+                Some(bytes) => assert!(data.bytes == bytes, "seed {seed}: {object}: {}", reply.message),
+                None => assert_eq!(reply.code, ErrorCode::NotFound as i32, "seed {seed}: {object}"),
+            }
+        }
+        // Copies nobody read stay damaged until they are scrubbed.
+        for pg in self.c.map.pgs().collect::<Vec<_>>() {
+            self.c.admin(pg, "repair");
+        }
+        self.c.run_until("all is repaired", |c| {
+            c.is_clean()
+                && c.log.iter().filter(|line| line.contains("deep-scrub ok")).count() >= c.map.pgs().count()
+                && c.osds.values().flat_map(|osd| osd.pgs()).all(|pg| pg.recovery_summary().words.is_empty())
+        });
+        self.c.settle();
+        self.c.assert_copies_agree();
+        assert!(self.c.map.pool(POOL).is_some());
+    }
+}
+
+#[test]
+fn acknowledged_writes_survive_whatever_happens() {
+    let seeds = std::env::var("SEEDS").ok();
+    let range = match seeds.as_deref().and_then(|text| text.split_once("..")) {
+        Some((first, end)) => first.parse().unwrap()..end.parse().unwrap(),
+        None => 0..12,
+    };
+    for seed in range {
+        let mut thrash = Thrash::new(seed);
+        for _ in 0..150 {
+            for _ in 0..thrash.rng.below(8) {
+                thrash.write();
+            }
+            thrash.fault();
+        }
+        thrash.finish(seed);
+    }
+}
