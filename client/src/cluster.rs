@@ -6,7 +6,7 @@ use crate::{ClientConfig, ClientEffect, ClientEvent, Pool, Result};
 use nacre_maps::OsdMap;
 use nacre_types::{ClientId, EntityName, Epoch, Instant, Machine, ObjectId, OsdId, Outbox, PgId, PoolId};
 use nacre_wire::messages::{Command, CommandReply, PgAdmin, PgAdminReply};
-use nacre_wire::op::{ObjectOp, OsdOp, OsdOpReply};
+use nacre_wire::op::{ObjectOp, OsdOp};
 use nacre_wire::{Data, ErrorCode, ObjectName, OpError};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -39,9 +39,6 @@ impl std::fmt::Debug for Cluster {
         f.debug_struct("Cluster").finish_non_exhaustive()
     }
 }
-
-/// What an object operation answered: the reply, its data, the epoch of the OSD's map.
-pub(crate) type OperationReply = (OsdOpReply, Data, Epoch);
 
 impl Cluster {
     pub fn new(config: ClientConfig) -> Cluster {
@@ -261,19 +258,16 @@ impl Cluster {
     }
 
     /// An operation on an object; failures of the object's are in the reply.
-    pub(crate) async fn operate(
+    pub(crate) fn operate(
         &self,
         object: ObjectId,
         op: OsdOp,
         data: Data,
         timeout: Option<Duration>,
         lease: Option<u64>,
-    ) -> Result<OperationReply> {
+    ) -> CallFuture {
         let op = Box::new(OsdOp { object: Some(ObjectName::from(&object)), ..op });
-        match self.call_under(Ask::Object { object, op, data }, timeout, lease).await? {
-            Reply::Operation { reply, data, epoch } => Ok((reply, data, Epoch(epoch))),
-            _ => Err(mixed_up()),
-        }
+        self.call_under(Ask::Object { object, op, data }, timeout, lease)
     }
 
     /// Prepares something to be said again and again; begins with [`LingerHandle::begin`].
@@ -319,7 +313,7 @@ impl Cluster {
     }
 }
 
-fn mixed_up() -> OpError {
+pub(crate) fn mixed_up() -> OpError {
     OpError::new(ErrorCode::Internal, "the answer is of another kind than the request")
 }
 

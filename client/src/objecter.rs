@@ -19,10 +19,11 @@ use crate::{ClientConfig, ClientEffect, ClientEvent};
 use call::State;
 use maps::Following;
 use nacre_maps::{MonMap, OsdMap};
-use nacre_types::{Epoch, Instant, Machine, ObjectId, OsdId, Outbox, RequestId, Rng};
+use nacre_types::{Epoch, Instant, Machine, ObjectId, OsdId, Outbox, PoolId, RequestId, Rng};
 use nacre_wire::{Address, ErrorCode, Message, OpError, Packet, SessionId};
 use route::{Routed, route};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
@@ -51,7 +52,7 @@ pub struct Objecter {
     now: Instant,
     wall_offset_ms: u64,
     following: Following,
-    calls: BTreeMap<u64, Call>,
+    calls: BTreeMap<u64, Box<Call>>,
     next_seq: u64,
     /// Submitted since the last step.
     fresh: VecDeque<u64>,
@@ -59,8 +60,9 @@ pub struct Objecter {
     queue: VecDeque<u64>,
     inflight_ops: usize,
     inflight_bytes: usize,
-    /// Calls on each object that has any, in the order they were submitted.
-    by_object: HashMap<ObjectId, Vec<u64>>,
+    /// Calls on each object that has any, in the order they were submitted: by the object's hash, so that two objects may
+    /// share an entry.
+    by_object: BTreeMap<(PoolId, u32), Vec<u64>>,
     sessions: BTreeMap<SessionId, OsdId>,
     mon_session: Option<SessionId>,
     lingers: BTreeMap<u64, Linger>,
@@ -88,7 +90,7 @@ impl Objecter {
             queue: VecDeque::new(),
             inflight_ops: 0,
             inflight_bytes: 0,
-            by_object: HashMap::new(),
+            by_object: BTreeMap::new(),
             sessions: BTreeMap::new(),
             mon_session: None,
             lingers: BTreeMap::new(),
@@ -145,9 +147,9 @@ impl Objecter {
         if let Ask::Object { object, .. } = &call.ask
             && call.footprint.is_some()
         {
-            self.by_object.entry(object.clone()).or_default().push(seq);
+            self.by_object.entry(place(object)).or_default().push(seq);
         }
-        self.calls.insert(seq, call);
+        self.calls.insert(seq, Box::new(call));
         self.fresh.push_back(seq);
         seq
     }
@@ -165,7 +167,7 @@ impl Objecter {
 
     /// What waits, oldest first.
     pub(crate) fn waiting(&self) -> Vec<Waiting> {
-        let describe = |(&seq, call): (&u64, &Call)| Waiting {
+        let describe = |(&seq, call): (&u64, &Box<Call>)| Waiting {
             request: seq,
             what: what(&call.ask),
             since: call.started,
@@ -215,9 +217,12 @@ impl Objecter {
         let (Ask::Object { object, .. }, Some(footprint)) = (&call.ask, &call.footprint) else {
             return false;
         };
-        let earlier = self.by_object.get(object).into_iter().flatten().take_while(|&&other| other < seq);
-        let mut footprints = earlier.filter_map(|other| self.calls.get(other)?.footprint.as_ref());
-        footprints.any(|other| other.conflicts(footprint))
+        let near = self.by_object.get(&place(object));
+        let earlier = near.into_iter().flatten().take_while(|&&other| other < seq);
+        earlier.filter_map(|other| self.calls.get(other)).any(|other| {
+            other.footprint.is_some_and(|other| other.conflicts(footprint))
+                && matches!(&other.ask, Ask::Object { object: of, .. } if of == object)
+        })
     }
 
     /// Sends a call if it can be sent now, or notes why not.
@@ -308,18 +313,18 @@ impl Objecter {
     }
 
     /// Takes a call out of all tables.
-    fn forget(&mut self, seq: u64) -> Option<Call> {
+    fn forget(&mut self, seq: u64) -> Option<Box<Call>> {
         let call = self.calls.remove(&seq)?;
         if call.is_counted() && call.state != State::Queued {
             self.inflight_ops -= 1;
             self.inflight_bytes -= call.bytes;
         }
         if let Ask::Object { object, .. } = &call.ask
-            && let Some(of_object) = self.by_object.get_mut(object)
+            && let Entry::Occupied(mut near) = self.by_object.entry(place(object))
         {
-            of_object.retain(|&other| other != seq);
-            if of_object.is_empty() {
-                self.by_object.remove(object);
+            near.get_mut().retain(|&other| other != seq);
+            if near.get().is_empty() {
+                near.remove();
             }
         }
         Some(call)
@@ -345,9 +350,9 @@ impl Objecter {
     /// Starts what waited for a call on its object to end.
     fn unblock(&mut self, now: Instant, ask: &Ask, out: &mut Outbox<ClientEffect>) {
         let Ask::Object { object, .. } = ask else { return };
-        let Some(of_object) = self.by_object.get(object) else { return };
+        let Some(near) = self.by_object.get(&place(object)) else { return };
         let blocked = |seq: &&u64| self.calls.get(seq).is_some_and(|call| call.state == State::Blocked);
-        let seqs: Vec<u64> = of_object.iter().filter(blocked).copied().collect();
+        let seqs: Vec<u64> = near.iter().filter(blocked).copied().collect();
         for seq in seqs {
             self.dispatch(now, seq, out);
         }
@@ -539,12 +544,17 @@ impl Machine for Objecter {
         for (seq, call) in &self.calls {
             if let (Ask::Object { object, .. }, Some(_)) = (&call.ask, &call.footprint) {
                 assert!(
-                    self.by_object.get(object).is_some_and(|all| all.contains(seq)),
+                    self.by_object.get(&place(object)).is_some_and(|all| all.contains(seq)),
                     "call {seq} is indexed"
                 );
             }
         }
     }
+}
+
+/// Where an object's calls are found.
+fn place(object: &ObjectId) -> (PoolId, u32) {
+    (object.pool, object.hash)
 }
 
 fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

@@ -1,5 +1,7 @@
 //! A pool, and the objects in it.
 
+use crate::cluster::CallFuture;
+use crate::slot::Reply;
 use crate::{Cluster, ErrorCode, ObjectRequest, OpError, Response, Result};
 use bytes::Bytes;
 use nacre_types::{ObjectId, PoolId, SnapId};
@@ -162,6 +164,18 @@ impl Object {
 
     /// Runs several operations as one.
     pub async fn run(&self, request: ObjectRequest) -> Result<Response> {
+        // Nothing of the request is kept in the future: it would be moved with it.
+        let call = self.start(request)?;
+        let Reply::Operation { reply, data, .. } = call.await? else {
+            return Err(crate::cluster::mixed_up());
+        };
+        match ErrorCode::from_raw(reply.code) {
+            ErrorCode::Ok => Ok(Response::new(reply, &data)),
+            code => Err(OpError::new(code, reply.message)),
+        }
+    }
+
+    fn start(&self, request: ObjectRequest) -> Result<CallFuture> {
         let mutates = request.ops.iter().filter_map(|op| op.kind.as_ref()).any(ObjectOpKind::is_mutation);
         let mut object = self.id()?;
         object.snap = self.pool.read_snap;
@@ -172,13 +186,11 @@ impl Object {
             snaps: if mutates { context.snaps.clone() } else { Vec::new() },
             ..OsdOp::default()
         };
-        let data = Data::concat(&request.data);
-        let operation = self.pool.cluster.operate(object, op, data, self.pool.timeout, self.pool.lease);
-        let (reply, data, _) = operation.await?;
-        match ErrorCode::from_raw(reply.code) {
-            ErrorCode::Ok => Ok(Response::new(reply, &data)),
-            code => Err(OpError::new(code, reply.message)),
-        }
+        let data = match request.data.len() {
+            1 => request.data.into_iter().next().unwrap_or_default(),
+            _ => Data::concat(&request.data),
+        };
+        Ok(self.pool.cluster.operate(object, op, data, self.pool.timeout, self.pool.lease))
     }
 
     pub(crate) async fn one(&self, kind: ObjectOpKind) -> Result<Response> {
