@@ -52,8 +52,8 @@ impl Task {
             40..65 => Action::WriteFull(id),
             65..85 => Action::Append(id),
             85..93 => {
-                // Sometimes right, often wrong: ids are handed out in order.
-                let expected = self.rng.range(id.saturating_sub(20), id);
+                // Sometimes right, often wrong: ids are handed out in order, from 1 (absent bytes compare as zeros).
+                let expected = self.rng.range(id.saturating_sub(20).max(1), id.max(2));
                 Action::CompareAndWrite { expected, id }
             }
             _ => Action::Remove,

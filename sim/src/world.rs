@@ -11,7 +11,8 @@ use crate::checkers::one_writer::OneWriter;
 use crate::network::{Arrival, Network, NetworkEvent, NodeId, mon_name};
 use crate::options::Options;
 use crate::trace::Trace;
-use nacre_types::{EntityName, Epoch, Instant, OsdId, Rng};
+use nacre_types::{EVersion, EntityName, Epoch, Instant, OsdId, RequestId, Rng};
+use nacre_wire::op::{ObjectOp, ObjectOpKind};
 use nacre_wire::packet::Message;
 use nacre_wire::{Address, ErrorCode, Packet, Peer, SessionId};
 use std::cmp::{Ordering, Reverse};
@@ -112,6 +113,8 @@ pub struct World<N> {
     pub trace: Trace,
     pub map_hash: MapHash,
     pub one_writer: OneWriter,
+    /// Requests that change something.
+    writes: BTreeSet<RequestId>,
     /// What a checker found: the run is over.
     pub failure: Option<String>,
     runs: u64,
@@ -136,6 +139,7 @@ impl<N: Node> World<N> {
             trace,
             map_hash: MapHash::default(),
             one_writer: OneWriter::default(),
+            writes: BTreeSet::new(),
             failure: None,
             runs: 0,
             queue: BinaryHeap::new(),
@@ -378,7 +382,7 @@ impl<N: Node> World<N> {
     }
 
     fn send(&mut self, from: NodeId, to: Address, packet: Packet) {
-        self.watch_acks(from, &packet);
+        self.watch_writes(from, &packet);
         let now = self.now;
         match to {
             Address::Session(session) => self.network.send_on(now, from, session, packet),
@@ -403,17 +407,26 @@ impl<N: Node> World<N> {
     }
 
     /// Every acknowledged write passes the checker of single writers.
-    fn watch_acks(&mut self, from: NodeId, packet: &Packet) {
-        let (NodeId::Osd(at), Message::OsdOpReply(reply), Some(pg)) = (from, &packet.message, packet.pg)
-        else {
-            return;
-        };
-        let wrote = reply.version.as_ref().is_some_and(|version| version.seq > 0);
-        if reply.code == ErrorCode::Ok as i32
-            && wrote
-            && let Err(why) = self.one_writer.acknowledged(pg, OsdId(at as u32), packet.epoch)
-        {
-            self.fail(why);
+    fn watch_writes(&mut self, from: NodeId, packet: &Packet) {
+        match (from, &packet.message, packet.pg) {
+            (NodeId::Client(_), Message::OsdOp(op), _) => {
+                let mutates = |op: &ObjectOp| op.kind.as_ref().is_some_and(ObjectOpKind::is_mutation);
+                if op.ops.iter().any(mutates) {
+                    self.writes.insert(packet.request);
+                }
+            }
+            (NodeId::Osd(at), Message::OsdOpReply(reply), Some(pg)) => {
+                let Some(version) = &reply.version else { return };
+                if reply.code != ErrorCode::Ok as i32 || !self.writes.contains(&packet.request) {
+                    return;
+                }
+                let version = EVersion { epoch: Epoch(version.epoch), seq: version.seq };
+                let osd = OsdId(at as u32);
+                if let Err(why) = self.one_writer.acknowledged(pg, version, packet.request, osd) {
+                    self.fail(why);
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -18,15 +18,24 @@ const STEPS_MAX: u64 = 20_000_000;
 pub fn check(object: &str, operations: &[Operation]) -> Result<(), String> {
     let mut sorted: Vec<&Operation> = operations.iter().filter(|o| is_relevant(o)).collect();
     sorted.sort_by_key(|operation| operation.invoked);
-    let mut search =
-        Search { operations: &sorted, visited: BTreeSet::new(), steps: 0, best: 0, best_state: None };
-    let mut taken = Taken::new(sorted.len());
-    match search.explore(&mut taken, &None, 0) {
+    let mut search = Search {
+        operations: &sorted,
+        visited: BTreeSet::new(),
+        steps: 0,
+        best: 0,
+        best_state: None,
+        best_taken: Taken::new(0),
+    };
+    match search.explore(Taken::new(sorted.len()), None) {
         Some(true) => Ok(()),
         Some(false) => Err(search.explain(object)),
         None => Err(format!("{object}: the history of {} operations is too tangled to judge", sorted.len())),
     }
 }
+
+/// Operations listed before and after the point where a search was stuck.
+const EXPLAIN_BEFORE: usize = 12;
+const EXPLAIN_AFTER: usize = 16;
 
 /// A read nobody got an answer of says nothing.
 fn is_relevant(operation: &Operation) -> bool {
@@ -67,13 +76,14 @@ struct Search<'a> {
     /// Most answered operations taken on any path, and the state there: where a report should point.
     best: usize,
     best_state: State,
+    best_taken: Taken,
 }
 
 impl Search<'_> {
-    /// `Some(true)` if the rest can be linearized, `None` if the search gave up. Depth is bounded by recursion over
-    /// operations, so an explicit stack keeps long histories off the thread's.
-    fn explore(&mut self, taken: &mut Taken, state: &State, _depth: usize) -> Option<bool> {
-        let mut stack = vec![(taken.clone(), state.clone())];
+    /// `Some(true)` if the rest can be linearized, `None` if the search gave up. An explicit stack keeps long histories
+    /// off the thread's.
+    fn explore(&mut self, taken: Taken, state: State) -> Option<bool> {
+        let mut stack = vec![(taken, state)];
         while let Some((taken, state)) = stack.pop() {
             self.steps += 1;
             if self.steps > STEPS_MAX {
@@ -101,6 +111,7 @@ impl Search<'_> {
             if done >= self.best {
                 self.best = done;
                 self.best_state = state.clone();
+                self.best_taken = taken.clone();
             }
             // `horizon` is now the minimum over all pending ones; early candidates were judged by a partial one.
             candidates.retain(|&index| self.operations[index].invoked <= horizon);
@@ -117,21 +128,30 @@ impl Search<'_> {
         Some(false)
     }
 
+    /// What was known where no order went on: the operations around that point.
     fn explain(&self, object: &str) -> String {
         let mut text = format!(
-            "{object}: no order of its {} operations explains the answers; the longest explained prefix ends with \
-             content {:?}\n",
+            "{object}: no order of its {} operations explains the answers; the longest explained part is {} of them \
+             and leaves {:?}. Around its end (* = not explained):\n",
             self.operations.len(),
+            self.best,
             self.best_state
         );
-        for operation in self.operations.iter().rev().take(40).rev() {
+        let stuck = self.best_taken.floor;
+        let around = stuck.saturating_sub(EXPLAIN_BEFORE)..(stuck + EXPLAIN_AFTER).min(self.operations.len());
+        for index in around {
+            let operation = self.operations[index];
             let answered = match operation.answered {
                 Instant::MAX => "never".to_string(),
                 at => at.to_string(),
             };
             text.push_str(&format!(
-                "    client {} {}..{answered} {:?} -> {:?}\n",
-                operation.client, operation.invoked, operation.action, operation.answer
+                "  {} client {} {}..{answered} {:?} -> {:?}\n",
+                if self.best_taken.contains(index) { ' ' } else { '*' },
+                operation.client,
+                operation.invoked,
+                operation.action,
+                operation.answer
             ));
         }
         text

@@ -1,31 +1,50 @@
-//! At most one primary acknowledges writes of a PG at any instant: once an OSD has acknowledged a write under some map,
-//! no other one may acknowledge under an older map.
+//! One line of writers per PG: versions under which writes are acknowledged never belong to two requests, and a later
+//! epoch's begin above all that an earlier one acknowledged. A fenced primary that goes on writing breaks one of the
+//! two, as does a new primary that does not know an acknowledged write.
 
-use nacre_types::{Epoch, OsdId, PgId};
+use nacre_types::{EVersion, Epoch, OsdId, PgId, RequestId};
 use std::collections::BTreeMap;
 
 #[derive(Default)]
 pub struct OneWriter {
-    newest: BTreeMap<PgId, (Epoch, OsdId)>,
+    pgs: BTreeMap<PgId, Acked>,
+}
+
+#[derive(Default)]
+struct Acked {
+    requests: BTreeMap<EVersion, (RequestId, OsdId)>,
+    /// By epoch of the versions: lowest and highest sequence number.
+    epochs: BTreeMap<Epoch, (u64, u64)>,
 }
 
 impl OneWriter {
-    /// `osd` acknowledges a write of `pg` now, under the map of `epoch`.
-    pub fn acknowledged(&mut self, pg: PgId, osd: OsdId, epoch: Epoch) -> Result<(), String> {
-        match self.newest.get_mut(&pg) {
-            Some((newest, writer)) if *writer != osd && epoch < *newest => Err(format!(
-                "{osd} acknowledges a write of {pg} under osdmap {epoch} after {writer} did under {newest}"
+    /// `osd` acknowledges a write of `pg` that happened as `version`.
+    pub fn acknowledged(
+        &mut self,
+        pg: PgId,
+        version: EVersion,
+        request: RequestId,
+        osd: OsdId,
+    ) -> Result<(), String> {
+        let acked = self.pgs.entry(pg).or_default();
+        let (first, first_osd) = *acked.requests.entry(version).or_insert((request, osd));
+        if first != request {
+            return Err(format!(
+                "{osd} acknowledges {request:?} of {pg} as {version}, which {first_osd} acknowledged for {first:?}"
+            ));
+        }
+        let (low, high) = acked.epochs.entry(version.epoch).or_insert((version.seq, version.seq));
+        *low = version.seq.min(*low);
+        *high = version.seq.max(*high);
+        let before =
+            acked.epochs.range(..version.epoch).next_back().filter(|(_, (_, high))| *high >= version.seq);
+        let after =
+            acked.epochs.range(version.epoch.next()..).next().filter(|(_, (low, _))| *low <= version.seq);
+        match before.or(after) {
+            Some((other, (low, high))) => Err(format!(
+                "{osd} acknowledges a write of {pg} as {version}, but those of epoch {other} are {low} to {high}"
             )),
-            Some(entry) => {
-                if epoch >= entry.0 {
-                    *entry = (epoch, osd);
-                }
-                Ok(())
-            }
-            None => {
-                self.newest.insert(pg, (epoch, osd));
-                Ok(())
-            }
+            None => Ok(()),
         }
     }
 }
@@ -33,15 +52,21 @@ impl OneWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nacre_types::PoolId;
+    use nacre_types::{ClientId, PoolId};
 
     #[test]
     fn a_fenced_primary_is_caught() {
         let pg = PgId::new(PoolId(1), 0);
         let mut checker = OneWriter::default();
-        assert!(checker.acknowledged(pg, OsdId(0), Epoch(5)).is_ok());
-        assert!(checker.acknowledged(pg, OsdId(1), Epoch(7)).is_ok());
-        assert!(checker.acknowledged(pg, OsdId(0), Epoch(6)).is_err());
-        assert!(checker.acknowledged(pg, OsdId(0), Epoch(8)).is_ok());
+        let mut ack = |epoch, seq, request, osd| {
+            let request = RequestId { client: ClientId(1), seq: request };
+            checker.acknowledged(pg, EVersion { epoch: Epoch(epoch), seq }, request, OsdId(osd))
+        };
+        assert_eq!(ack(5, 1, 1, 0), Ok(()));
+        assert_eq!(ack(5, 2, 2, 0), Ok(()));
+        assert_eq!(ack(7, 3, 3, 1), Ok(()));
+        assert_eq!(ack(5, 2, 2, 1), Ok(()), "answered again by the new primary");
+        assert!(ack(7, 3, 9, 0).is_err(), "one version, two requests");
+        assert!(ack(6, 4, 4, 0).is_err(), "goes on under an older map");
     }
 }
