@@ -47,6 +47,8 @@ pub(crate) struct Core<S> {
     pub shared: OsdShared,
     pub requests: Requests,
     pub phase: Phase,
+    /// Came up in this step: PGs have to act on the map they have.
+    pub just_up: bool,
     pub heartbeat: Heartbeat,
     /// Wall time minus monotonic time, in milliseconds.
     pub wall_offset: i64,

@@ -89,6 +89,7 @@ impl<S: ObjectStore> Osd<S> {
             Phase::Booting if up => {
                 self.core.log(out, LogLevel::Info, format!("{id} is up since epoch {}", map.epoch()));
                 self.core.phase = Phase::Up;
+                self.core.just_up = true;
             }
             Phase::Booting if now >= self.core.timers.boot => self.boot(now, out),
             Phase::Up if own.is_none() => {

@@ -54,7 +54,7 @@ impl<S: ObjectStore> Osd<S> {
         if !steps.is_empty() || from_mon {
             self.check_own_state(now, out);
         }
-        if !steps.is_empty() {
+        if std::mem::take(&mut self.core.just_up) || !steps.is_empty() {
             self.maps_reached(now, out);
         }
         if self.core.maps.heard_of > self.core.maps.epoch() && !steps.is_empty() {
@@ -123,7 +123,7 @@ impl<S: ObjectStore> Osd<S> {
     }
 
     /// The newest known map is reached: PGs act on it.
-    fn maps_reached(&mut self, now: Instant, out: &mut Outbox<OsdEffect>) {
+    pub(crate) fn maps_reached(&mut self, now: Instant, out: &mut Outbox<OsdEffect>) {
         if self.core.phase == Phase::Stopped {
             return;
         }

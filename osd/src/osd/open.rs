@@ -80,6 +80,7 @@ impl<S: ObjectStore> Osd<S> {
             shared: Default::default(),
             requests: Default::default(),
             phase: Phase::Starting,
+            just_up: false,
             heartbeat: Default::default(),
             wall_offset: 0,
             last_step: now,

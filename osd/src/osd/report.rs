@@ -65,6 +65,9 @@ impl<S: ObjectStore> Osd<S> {
         }
         if self.core.phase == Phase::Booting {
             self.check_own_state(now, out);
+            if std::mem::take(&mut self.core.just_up) {
+                self.maps_reached(now, out);
+            }
         }
         if self.core.phase == Phase::Up {
             self.heartbeat_round(now, out);

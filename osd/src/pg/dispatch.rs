@@ -113,7 +113,7 @@ impl Pg {
             self.deliver_watch(ctx);
             self.snap_trim_tick(ctx);
         }
-        if matches!(self.state(), State::Active | State::ReplicaActive) {
+        if matches!(self.state(), State::Active | State::ReplicaActive | State::Stray) {
             self.recovery_tick(ctx);
         }
         self.settle(ctx);
@@ -141,7 +141,8 @@ impl Pg {
         }
         let waiting = !self.pipeline.ops.is_empty();
         let prior = if waiting && self.is_active() { self.prior_lease_end(now) } else { None };
-        let works = matches!(self.state(), State::Active | State::ReplicaActive);
+        // A stray may be the source of what others miss.
+        let works = matches!(self.state(), State::Active | State::ReplicaActive | State::Stray);
         let all = [
             self.peering_deadline(),
             self.lease_deadline(),

@@ -108,6 +108,8 @@ impl Pg {
             || self.scrub_is_running();
         let tick = busy.then_some(recovery.next_tick);
         let scrub = if self.is_primary() && self.is_active() { self.scrub_deadline() } else { None };
+        // Scrub gets its turns from the same tick.
+        let scrub = scrub.map(|at| at.max(recovery.next_tick));
         [tick, scrub].into_iter().flatten().min()
     }
 

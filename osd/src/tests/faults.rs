@@ -159,3 +159,12 @@ fn a_killed_primary_is_replaced_in_time() {
         finish(world, &truth, seed);
     }
 }
+
+/// Hundreds of seeds; run by hand with `--ignored`.
+#[test]
+#[ignore = "minutes"]
+fn many_seeds() {
+    for seed in 1000..1150 {
+        thrash(seed, Faults { kills: true, cuts: true, loss: seed % 30, moves: seed % 2 == 0 }, 40);
+    }
+}
