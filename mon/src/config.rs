@@ -29,6 +29,8 @@ pub struct BatchConfig {
 pub struct CheckpointConfig {
     pub entries_max: u64,
     pub bytes_max: u64,
+    /// Entries kept behind a checkpoint, so that a monitor slightly behind needs no checkpoint.
+    pub entries_kept: u64,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -47,7 +49,7 @@ impl MonConfig {
             seed,
             version: env!("CARGO_PKG_VERSION").into(),
             batch: BatchConfig { wait_ms: 25, queued_max: 20_000 },
-            checkpoint: CheckpointConfig { entries_max: 1_000, bytes_max: 16 << 20 },
+            checkpoint: CheckpointConfig { entries_max: 1_000, bytes_max: 16 << 20, entries_kept: 500 },
             commands: CommandConfig { timeout_ms: 5_000, outstanding_max: 2_000 },
         }
     }

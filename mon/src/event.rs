@@ -6,6 +6,7 @@ pub use nacre_wire::messages::LogLevel;
 use nacre_wire::{Address, Packet, Peer, SessionId};
 
 /// What a driver tells the machine.
+#[allow(clippy::large_enum_variant, reason = "the large variant is the frequent one")]
 #[derive(Clone, PartialEq, Debug)]
 pub enum MonEvent {
     /// Time passed. The wall clock is for stamping and display only.
@@ -29,6 +30,7 @@ pub enum MonEvent {
 }
 
 /// What the machine asks of its driver, to be carried out in order.
+#[allow(clippy::large_enum_variant, reason = "the large variant is the frequent one")]
 #[derive(Clone, PartialEq, Debug)]
 pub enum MonEffect {
     Send {

@@ -104,6 +104,7 @@ fn osds(state: &Service, context: &Context<'_>, found: &mut Found) {
         .filter(|(_, info)| !info.up && info.is_in())
         .map(|(id, info)| format!("{id} (host={}) is down", info.host))
         .collect();
+    let down_count = down.len();
     if !down.is_empty() {
         found.add(
             "OSD_DOWN",
@@ -112,6 +113,18 @@ fn osds(state: &Service, context: &Context<'_>, found: &mut Found) {
             down,
             "start the daemon; if the disk is dead, `osd out` it and replace it",
         );
+    }
+    let mut hosts: std::collections::BTreeMap<&str, (usize, usize)> = std::collections::BTreeMap::new();
+    for (_, info) in map.osds().filter(|(_, info)| info.booted && info.is_in()) {
+        let host = hosts.entry(info.host.as_str()).or_default();
+        (host.0, host.1) = (host.0 + 1, host.1 + usize::from(!info.up));
+    }
+    let dark = hosts.iter().filter(|(_, (all, down))| all == down);
+    let dark: Vec<String> =
+        dark.map(|(host, (all, _))| format!("host {host} ({all} osds) is down")).collect();
+    if !dark.is_empty() {
+        let summary = format!("{} ({} osds) down", plural(dark.len(), "host", "hosts"), down_count);
+        found.add("OSD_HOST_DOWN", Severity::Warning, summary, dark, "look at the machine and its network");
     }
     let flags: Vec<&str> = map.flags().iter().filter(|&flag| flag != Flag::Full).map(Flag::as_str).collect();
     if !flags.is_empty() {

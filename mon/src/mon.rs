@@ -269,7 +269,7 @@ impl Mon {
             moved |= self.propose(now, out);
             let limits = &self.config.checkpoint;
             if self.quorum.checkpoint_is_due(limits.entries_max, limits.bytes_max) {
-                let (token, writes) = self.quorum.checkpoint(self.service.encode());
+                let (token, writes) = self.quorum.checkpoint(self.service.encode(), limits.entries_kept);
                 out.push(MonEffect::Persist { token, writes });
             }
             if !moved {

@@ -1,9 +1,10 @@
 //! A command's way: taken in at any monitor, handed to the leader, done there once, answered where it came in.
 
 use super::{Mon, Out, SILENT_AFTER};
-use crate::commands::{self, Failure, Handler, reply_of};
+use crate::commands::{self, Context, Failure, Handler, reply_of};
 use crate::event::MonEffect;
-use crate::leader::{CommandWork, Origin, Work};
+use crate::forward::Outstanding;
+use crate::leader::{CommandWork, Memory, Origin, Work};
 use nacre_types::{EntityName, Instant, RequestId};
 use nacre_wire::messages::{Command, CommandReply, MonForward};
 use nacre_wire::{Address, ErrorCode, Message, Packet, Peer};
@@ -148,13 +149,31 @@ impl Mon {
     /// Answers what has waited too long, saying what is wrong.
     pub(super) fn expire_commands(&mut self, now: Instant, out: Out<'_>) {
         for command in self.forward.expired(now) {
-            let reply = self.too_late(now);
+            let reply = self.too_late(now, &command);
             let packet = self.packet(reply).request(command.request);
             out.push(MonEffect::Send { to: Address::Session(command.session), packet });
         }
     }
 
-    fn too_late(&self, now: Instant) -> CommandReply {
+    /// A reading command without quorum still gets what this monitor knows, marked as old.
+    fn old_answer(&self, now: Instant, command: &Outstanding) -> Option<CommandReply> {
+        let entity = command.entity.parse().ok()?;
+        let parsed = commands::parse(&command.command).ok()?;
+        commands::permit(&self.service, &entity, &parsed).ok()?;
+        let Handler::Read(handler) = parsed.handler else { return None };
+        let memory = Memory::new(now);
+        let context = Context {
+            now,
+            memory: &memory,
+            quorum: self.quorum_view(now),
+            version: &self.config.version,
+            entity: &entity,
+            cert_pem: None,
+        };
+        handler(&self.service, &context, &parsed.args).ok().map(|reply| reply_of(Ok(reply)))
+    }
+
+    fn too_late(&self, now: Instant, command: &Outstanding) -> CommandReply {
         let led_lately = now.since(self.led_at) < Duration::from_secs(1);
         let view = self.quorum_view(now);
         let seconds = self.config.commands.timeout_ms as f64 / 1000.0;
@@ -173,7 +192,15 @@ impl Mon {
                 1 => format!("{} does not answer: start it or check its network", names[0]),
                 _ => format!("{} do not answer: start them or check their network", names.join(", ")),
             };
-            let text = format!("the {mons} monitors have no quorum (more than half is needed); {who}");
+            let mut text = format!("the {mons} monitors have no quorum (more than half is needed); {who}");
+            if let Some(old) = self.old_answer(now, command) {
+                let age = now.since(self.led_at).as_secs();
+                text.push_str(&format!(
+                    "; what mon.{} last knew, {age} s ago or more, is attached",
+                    self.config.name
+                ));
+                return CommandReply { code: ErrorCode::NoQuorum as i32, message: text, ..old };
+            }
             Failure::new(ErrorCode::NoQuorum, text)
         };
         reply_of(Err(failure))

@@ -55,7 +55,7 @@ impl Mon {
             | Message::OsdStopping(_)
             | Message::OsdPgTemp(_)
             | Message::OsdStats(_)
-            | Message::ClusterLog(_) => self.to_leader(now, &from, packet, out),
+            | Message::ClusterLog(_) => self.hand_to_leader(now, &from, packet, out),
             // A peer that refuses us has nothing to be answered; a late answer of a former session neither.
             Message::Refused(_) => {}
             _ => {
@@ -215,7 +215,7 @@ impl Mon {
     // To the leader.
 
     /// Daemons' messages: handled if this monitor leads, else handed on. They are resent by whoever sent them.
-    fn to_leader(&mut self, now: Instant, from: &Peer, packet: Packet, out: Out<'_>) {
+    fn hand_to_leader(&mut self, now: Instant, from: &Peer, packet: Packet, out: Out<'_>) {
         if self.leader.is_some() {
             if let Err(text) = self.daemon_message(now, &from.entity, &packet.message) {
                 self.refuse(from, &packet, ErrorCode::NotPermitted, &text, out);

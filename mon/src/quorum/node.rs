@@ -21,8 +21,6 @@ const APPEND_BYTES_MAX: u64 = 1 << 20;
 const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 /// Ticks that a write may take before a leader hands over to a monitor with a better disk.
 const STALLED_TICKS: u32 = 30;
-/// Entries kept behind a checkpoint, so that a follower slightly behind needs no checkpoint.
-const TRAILING_ENTRIES: u64 = 500;
 
 /// One round of what Raft wants done. Carry out in the order of the fields.
 #[derive(Default)]
@@ -321,14 +319,14 @@ impl Quorum {
     }
 
     /// The state as of everything applied. Returns what to persist.
-    pub fn checkpoint(&mut self, state: bytes::Bytes) -> (u64, Vec<Write>) {
+    pub fn checkpoint(&mut self, state: bytes::Bytes, entries_kept: u64) -> (u64, Vec<Write>) {
         let (index, term) = self.applied;
         let checkpoint = Checkpoint { index, term, members: self.members.clone(), state };
         let write = records::checkpoint(&checkpoint);
         self.node.mut_store().set_checkpoint(checkpoint);
         (self.entries_since_checkpoint, self.bytes_since_checkpoint) = (0, 0);
         let token = self.token();
-        self.truncate_at = Some((token, index.saturating_sub(TRAILING_ENTRIES)));
+        self.truncate_at = Some((token, index.saturating_sub(entries_kept)));
         let number = 0;
         self.waiting.push_back(Waiting { token, number, messages: Vec::new() });
         (token, vec![write])
@@ -389,14 +387,13 @@ impl Quorum {
             let checkpoint =
                 self.arrived.take().filter(|c| (c.index, c.term) == (metadata.index, metadata.term));
             let checkpoint = checkpoint.expect("raft-rs restores only what receive_checkpoint gave it");
-            let old = (self.node.store().first(), self.node.store().last());
-            writes.extend((old.0..=old.1).map(records::no_entry));
+            let gone = self.node.mut_store().install(checkpoint.clone());
+            writes.extend(gone.map(records::no_entry));
             writes.push(records::checkpoint(&checkpoint));
             self.members = checkpoint.members.clone();
             self.applied = (checkpoint.index, checkpoint.term);
             (self.entries_since_checkpoint, self.bytes_since_checkpoint) = (0, 0);
             self.truncate_at = None;
-            self.node.mut_store().install(checkpoint.clone());
             output.install = Some(checkpoint);
         }
         if !ready.entries().is_empty() {

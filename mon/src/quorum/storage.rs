@@ -37,6 +37,8 @@ pub(crate) struct Storage {
     /// Index and term of the last entry that is gone.
     truncated: (u64, u64),
     log: VecDeque<Entry>,
+    /// Lowest index that has a record: below the log by the entry whose term `truncated` keeps, after a restart.
+    records_from: u64,
     /// Somebody needs a newer checkpoint than there is.
     pub checkpoint_wanted: Cell<bool>,
 }
@@ -51,12 +53,21 @@ impl Storage {
             Some(first) if first.index <= checkpoint.index => (first.index, first.term),
             _ => (checkpoint.index, checkpoint.term),
         };
+        let records_from = log.front().map_or(truncated.0 + 1, |entry| entry.index);
         let mut log = log;
         while log.front().is_some_and(|entry| entry.index <= truncated.0) {
             log.pop_front();
         }
         let members = checkpoint.members.clone();
-        Storage { hard, members, checkpoint, truncated, log, checkpoint_wanted: Cell::new(false) }
+        Storage {
+            hard,
+            members,
+            checkpoint,
+            truncated,
+            log,
+            records_from,
+            checkpoint_wanted: Cell::new(false),
+        }
     }
 
     pub fn first(&self) -> u64 {
@@ -99,26 +110,31 @@ impl Storage {
         self.checkpoint_wanted.set(false);
     }
 
-    /// Starts over from a checkpoint of another node.
-    pub fn install(&mut self, checkpoint: Checkpoint) {
+    /// Starts over from a checkpoint of another node. Returns the range of entries whose records go.
+    pub fn install(&mut self, checkpoint: Checkpoint) -> std::ops::Range<u64> {
+        let gone = self.records_from..self.last() + 1;
+        self.records_from = checkpoint.index + 1;
         self.truncated = (checkpoint.index, checkpoint.term);
         self.log.clear();
         self.hard.commit = self.hard.commit.max(checkpoint.index);
         self.checkpoint = checkpoint;
+        gone
     }
 
-    /// Forgets entries up to `index`, at most the checkpoint's. Returns the range that went.
+    /// Forgets entries up to `index`, at most the checkpoint's. Returns the range whose records go.
     pub fn truncate_to(&mut self, index: u64) -> std::ops::Range<u64> {
         let index = index.min(self.checkpoint.index);
-        let from = self.first();
         while self.first() <= index {
             let Some(entry) = self.log.pop_front() else { break };
             self.truncated = (entry.index, entry.term);
         }
-        from..self.first()
+        let (from, first) = (self.records_from, self.first());
+        self.records_from = first;
+        from..first
     }
 
     pub fn check(&self) {
+        assert!(self.records_from <= self.first());
         assert!(self.truncated.0 <= self.checkpoint.index && self.checkpoint.index <= self.last());
         for (at, entry) in self.log.iter().enumerate() {
             assert_eq!(entry.index, self.first() + at as u64);

@@ -48,6 +48,34 @@ fn osds_boot_into_crush_and_pools_are_placed_on_them() {
 }
 
 #[test]
+fn osds_may_speak_to_any_monitor() {
+    let mut world = World::new(3, 4);
+    let leader = world.elect();
+    world.run(Duration::from_secs(1));
+    world.ok(json!({"prefix": "osd new", "uuid": "d"}));
+    let boot = nacre_wire::messages::OsdBoot {
+        osd: 0,
+        uuid: "d".into(),
+        instance: 5,
+        address: "10.1.0.1:7000".into(),
+        host: "h".into(),
+        ..Default::default()
+    };
+    let session = world.connect("osd.0", (leader + 1) % 3);
+    world.send(session, Packet::new(Epoch(0), boot.clone()));
+    world.run(Duration::from_millis(300));
+    assert!(world.mon(leader).osdmap().is_up(OsdId(0)));
+    // But only for itself.
+    world.ok(json!({"prefix": "osd new", "uuid": "e"}));
+    world.send(
+        session,
+        Packet::new(Epoch(0), nacre_wire::messages::OsdBoot { osd: 1, uuid: "e".into(), ..boot }),
+    );
+    world.run(Duration::from_millis(300));
+    assert!(!world.mon(leader).osdmap().is_up(OsdId(1)));
+}
+
+#[test]
 fn two_hosts_must_report_silence_but_two_osds_may_report_refusal() {
     let mut world = world(&["h1", "h1", "h2", "h3"]);
     say(&mut world, 0, failure(0, 3, false));
@@ -223,7 +251,7 @@ fn health_names_what_is_wrong() {
     world.run(Duration::from_secs(11));
     let health = world.ok(json!({"prefix": "health", "detail": true}));
     let codes: Vec<&String> = health["checks"].as_object().unwrap().keys().collect();
-    assert_eq!(codes, ["OSDMAP_FLAGS", "OSD_DOWN", "PG_AVAILABILITY"]);
+    assert_eq!(codes, ["OSDMAP_FLAGS", "OSD_DOWN", "OSD_HOST_DOWN", "PG_AVAILABILITY"]);
     assert_eq!(health["status"], "HEALTH_WARN");
     assert!(health["checks"]["OSD_DOWN"]["detail"][0]["message"].as_str().unwrap().contains("osd.1"));
 }

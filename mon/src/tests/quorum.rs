@@ -70,6 +70,8 @@ fn without_quorum_a_command_is_told_who_is_missing() {
     let reply = world.command_at(0, json!({"prefix": "status"}));
     assert_eq!(reply.code, ErrorCode::NoQuorum as i32);
     assert!(reply.message.contains("mon.b, mon.c do not answer"), "{}", reply.message);
+    let old: serde_json::Value = serde_json::from_str(&reply.json).unwrap();
+    assert_eq!(old["monmap"]["num_mons"], 3);
     assert!(world.now.since(start) <= Duration::from_millis(5_200));
 }
 
@@ -139,6 +141,37 @@ fn monitors_join_and_leave() {
     world.run(Duration::from_secs(10));
     assert_eq!(world.mon((leader + 1) % 3).term(), term);
     assert!(!world.mon(leader).is_leader());
+}
+
+#[test]
+fn all_monitors_are_replaced_one_by_one() {
+    let mut world = World::new(3, 21);
+    world.elect();
+    let session = world.connect("osd.0", 0);
+    world.ok(json!({"prefix": "osd new", "uuid": "d"}));
+    for old in 0..3 {
+        let new = world.mons();
+        let name = super::harness::letter(new);
+        let address = format!("10.0.0.{}:6789", new + 1);
+        world.ok(json!({"prefix": "mon add", "name": name, "address": address}));
+        let leader = world.elect();
+        let monmap = world.mon(leader).monmap().clone();
+        assert_eq!(world.join(&monmap), new);
+        world.start(new);
+        world.run(Duration::from_secs(3));
+        // Through a monitor that stays.
+        let reply = world.command_at(new, json!({"prefix": "mon rm", "name": super::harness::letter(old)}));
+        assert_eq!(reply.code, 0, "{}: {:#?}", reply.message, world.logs);
+        world.run(Duration::from_secs(1));
+        world.crash(old);
+        world.run(Duration::from_secs(3));
+    }
+    world.clients.remove(&session);
+    let stat = world.ok(json!({"prefix": "mon stat"}));
+    assert_eq!((&stat["num_mons"], &stat["quorum"]), (&json!(3), &json!(["d", "e", "f"])));
+    assert!(world.mon(3).osdmap().osd(nacre_types::OsdId(0)).is_some());
+    let hashes: Vec<_> = (3..6).map(|at| world.mon(at).applied()).collect();
+    assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
 }
 
 #[test]
