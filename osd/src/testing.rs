@@ -41,6 +41,8 @@ pub(crate) struct Cluster {
     network: VecDeque<(u64, u64, Packet)>,
     replies: BTreeMap<u64, Packet>,
     requests: u64,
+    asked: BTreeMap<u64, Packet>,
+    unanswered: u32,
     pub(crate) log: Vec<String>,
     pub(crate) delivered: BTreeMap<&'static str, u64>,
 }
@@ -73,6 +75,8 @@ impl Cluster {
             network: VecDeque::new(),
             replies: BTreeMap::new(),
             requests: 0,
+            asked: BTreeMap::new(),
+            unanswered: 0,
             log: Vec::new(),
             delivered: BTreeMap::new(),
         };
@@ -307,17 +311,42 @@ impl Cluster {
         };
         let request = RequestId { client: ClientId(77), seq: self.requests };
         let packet = Packet::new(self.map.epoch(), message).on(pg).request(request).with(data);
-        let primary = self.primary(pg);
-        self.network.push_back((CLIENT, primary.0.into(), packet));
+        self.asked.insert(self.requests, packet);
+        self.ask(self.requests);
         self.requests
     }
 
+    fn ask(&mut self, request: u64) {
+        let mut packet = self.asked[&request].clone();
+        packet.epoch = self.map.epoch();
+        let pg = packet.pg.expect("requests name their PG");
+        if let Some(primary) = self.map.pg(pg).and_then(|place| place.primary()) {
+            self.network.push_back((CLIENT, primary.0.into(), packet));
+        }
+    }
+
+    /// Waits for the answer. Asks again as clients do: on a new map, when told to, and now and then.
     pub(crate) fn answer(&mut self, request: u64) -> (OsdOpReply, Data) {
-        self.run_until("the request is answered", |c| c.replies.contains_key(&request));
-        let packet = self.replies.remove(&request).expect("it is answered");
-        match packet.message {
-            Message::OsdOpReply(reply) => (reply, packet.data),
-            other => panic!("{} answers an operation", other.name()),
+        loop {
+            let (epoch, now) = (self.map.epoch(), self.now);
+            let late = move |c: &Cluster| c.map.epoch() != epoch || c.now > now + std::time::Duration::from_secs(5);
+            self.run_until("the request is answered", |c| c.replies.contains_key(&request) || late(c));
+            self.unanswered += 1;
+            assert!(self.unanswered < 500, "request {request} is not answered, at {}", self.now);
+            let Some(packet) = self.replies.remove(&request) else {
+                self.ask(request);
+                continue;
+            };
+            let Message::OsdOpReply(reply) = packet.message else { panic!("{packet:?} answers an operation") };
+            if reply.code == ErrorCode::TryAgain as i32 {
+                let until = self.now + std::time::Duration::from_millis(200);
+                self.run_until("a moment has passed", |c| c.now >= until);
+                self.ask(request);
+                continue;
+            }
+            self.unanswered = 0;
+            self.asked.remove(&request);
+            return (reply, packet.data);
         }
     }
 
