@@ -42,10 +42,16 @@ pub(crate) struct Backfill {
 #[derive(Debug)]
 enum Stage {
     Idle,
-    Scanning { asked: Instant },
+    Scanning {
+        asked: Instant,
+    },
     Filling(Window),
     /// The mark is on its way; what it removes must not be made again before.
-    Moving { asked: Instant, last: bool, remove: BTreeMap<ObjectId, EVersion> },
+    Moving {
+        asked: Instant,
+        last: bool,
+        remove: BTreeMap<ObjectId, EVersion>,
+    },
     Done,
 }
 
@@ -160,7 +166,12 @@ impl Pg {
         self.send(ctx, osd, BackfillScan { interval, after, entries_max: WINDOW_OBJECTS as u32 });
     }
 
-    pub(crate) fn on_backfill_digest(&mut self, ctx: &mut PgContext<'_>, from: OsdId, digest: &BackfillDigest) {
+    pub(crate) fn on_backfill_digest(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        from: OsdId,
+        digest: &BackfillDigest,
+    ) {
         let Some(backfill) = self.recovery.backfills.get(&from) else { return };
         if !matches!(backfill.stage, Stage::Scanning { .. }) || digest.after != backfill.mark {
             return;
@@ -208,12 +219,12 @@ impl Pg {
 
     fn fill(&mut self, ctx: &mut PgContext<'_>, osd: OsdId) {
         loop {
-            let Some(Backfill { stage: Stage::Filling(window), .. }) = self.recovery.backfills.get(&osd) else {
+            let Some(Backfill { stage: Stage::Filling(window), .. }) = self.recovery.backfills.get(&osd)
+            else {
                 return;
             };
             let idle = |object: &&ObjectId| {
-                !self.recovery.active.contains_key(*object)
-                    && !self.missing.contains(*object)
+                !self.recovery.active.contains_key(*object) && !self.missing.contains(*object)
             };
             if window.in_flight.len() >= TARGET_OBJECTS_MAX || !self.backfill_is_granted(osd) {
                 return;
@@ -226,7 +237,9 @@ impl Pg {
             let started = self.start_transfer(ctx, osd, &object, EVersion::ZERO, head, PushPurpose::Backfill);
             let Some(transfer) = started else { return };
             ctx.shared.object_started();
-            if let Some(Backfill { stage: Stage::Filling(window), .. }) = self.recovery.backfills.get_mut(&osd) {
+            if let Some(Backfill { stage: Stage::Filling(window), .. }) =
+                self.recovery.backfills.get_mut(&osd)
+            {
                 window.pending.remove(&object);
                 window.in_flight.insert(object, transfer);
             }
@@ -308,7 +321,8 @@ impl Pg {
     }
 
     fn backfill_push_ended(&mut self, ctx: &mut PgContext<'_>, osd: OsdId, object: &ObjectId, again: bool) {
-        let Some(Backfill { stage: Stage::Filling(window), .. }) = self.recovery.backfills.get_mut(&osd) else {
+        let Some(Backfill { stage: Stage::Filling(window), .. }) = self.recovery.backfills.get_mut(&osd)
+        else {
             return;
         };
         if window.in_flight.remove(object).is_none() {

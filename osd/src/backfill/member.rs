@@ -22,7 +22,12 @@ impl Pg {
         }
     }
 
-    fn digest(&self, ctx: &PgContext<'_>, scan: &BackfillScan, max: usize) -> Result<BackfillDigest, StoreError> {
+    fn digest(
+        &self,
+        ctx: &PgContext<'_>,
+        scan: &BackfillScan,
+        max: usize,
+    ) -> Result<BackfillDigest, StoreError> {
         let (objects, end) = self.list_families(ctx, &scan.after, b"", max)?;
         let mut records = Vec::with_capacity(objects.len());
         for object in &objects {
@@ -94,6 +99,10 @@ impl Pg {
         done: bool,
     ) {
         let interval = self.interval().0;
-        self.send(ctx, to, BackfillProgress { interval, last_backfill, done, ack: true, ..BackfillProgress::default() });
+        self.send(
+            ctx,
+            to,
+            BackfillProgress { interval, last_backfill, done, ack: true, ..BackfillProgress::default() },
+        );
     }
 }

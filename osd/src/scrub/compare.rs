@@ -126,7 +126,12 @@ mod tests {
     }
 
     fn copy(seq: u64, data: u32) -> ScrubObject {
-        ScrubObject { version: encode_version(version(seq)), size: 10, data_crc: Some(data), ..Default::default() }
+        ScrubObject {
+            version: encode_version(version(seq)),
+            size: 10,
+            data_crc: Some(data),
+            ..Default::default()
+        }
     }
 
     fn damaged(seq: u64) -> ScrubObject {
