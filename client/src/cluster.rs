@@ -180,19 +180,22 @@ impl Cluster {
     }
 
     pub async fn pool(&self, name: &str) -> Result<Pool> {
-        let map = self.osdmap().await?;
-        match map.pool_by_name(name) {
-            Some((id, pool)) => Ok(Pool::new(self.clone(), id, &pool.name)),
-            None => {
-                let known: Vec<&str> = map.pools().map(|(_, pool)| pool.name.as_str()).take(20).collect();
-                let hint = if known.is_empty() {
-                    "there are no pools yet".into()
-                } else {
-                    format!("there are: {}", known.join(", "))
-                };
-                Err(OpError::new(ErrorCode::NotFound, format!("there is no pool '{name}' ({hint})")))
-            }
+        let mut map = self.osdmap().await?;
+        if map.pool_by_name(name).is_none() {
+            // It may be newer than the map here: any answer of the monitors tells their epoch.
+            let _ = self.command(r#"{"prefix":"osd stat"}"#, "").await;
+            let newest = self.shared.objecter.borrow().newest_epoch();
+            map = self.wait_for_map(newest).await?;
         }
+        if let Some((id, pool)) = map.pool_by_name(name) {
+            return Ok(Pool::new(self.clone(), id, &pool.name));
+        }
+        let known: Vec<&str> = map.pools().map(|(_, pool)| pool.name.as_str()).take(20).collect();
+        let hint = match known.is_empty() {
+            true => "there are no pools yet".into(),
+            false => format!("there are: {}", known.join(", ")),
+        };
+        Err(OpError::new(ErrorCode::NotFound, format!("there is no pool '{name}' ({hint})")))
     }
 
     /// Shuts a client out: OSDs refuse whatever it still sends. Answers once the map that says so is here.

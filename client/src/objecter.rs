@@ -118,6 +118,11 @@ impl Objecter {
         self.following.osdmap.clone()
     }
 
+    /// Newest osdmap epoch that anybody has mentioned.
+    pub(crate) fn newest_epoch(&self) -> Epoch {
+        self.following.newest_seen.max(self.following.epoch())
+    }
+
     pub(crate) fn monmap(&self) -> Option<&MonMap> {
         self.following.monmap.as_ref()
     }
@@ -256,6 +261,10 @@ impl Objecter {
             Err(Ok(waits)) => State::Unroutable(waits),
             Ok(()) => match self.following.osdmap.clone() {
                 None => State::Unroutable(String::new()),
+                Some(map) if map.is_blocklisted(self.config.client_id) => {
+                    let text = "this client is blocklisted: somebody took over what it had open";
+                    return self.finish(now, seq, Err(OpError::new(ErrorCode::Fenced, text)), out);
+                }
                 Some(map) => match route(&map, &call.ask) {
                     Routed::Never(error) => return self.finish(now, seq, Err(error), out),
                     Routed::Wait(reason) => State::Unroutable(reason),
@@ -367,6 +376,7 @@ impl Objecter {
             let again = match &call.state {
                 State::Unroutable(_) => true,
                 State::Backoff { .. } => !matches!(call.ask, Ask::Monitors(_)),
+                State::Sent(Some(_)) if map.is_blocklisted(self.config.client_id) => true,
                 State::Sent(Some(sent)) => match route(&map, &call.ask) {
                     Routed::To(now) => now != *sent,
                     _ => true,

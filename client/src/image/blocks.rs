@@ -68,7 +68,8 @@ impl Image {
             let end = base + piece.offset + piece.length;
             let mut at = base + piece.offset;
             for (offset, length) in extents {
-                let (start, stop) = ((base + offset).clamp(at, end), (base + offset + length).clamp(at, end));
+                let start = base.saturating_add(offset).clamp(at, end);
+                let stop = base.saturating_add(offset).saturating_add(length).clamp(start, end);
                 all.push(at, start, false);
                 all.push(start, stop, true);
                 at = stop;

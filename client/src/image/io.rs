@@ -130,11 +130,12 @@ impl Image {
 
 /// What is stored of a piece, and how many zeroes follow.
 async fn read_piece(pool: &Pool, id: &str, piece: Piece) -> Result<(Bytes, u64)> {
-    let data = match pool.object(data_name(id, piece.object)).read(piece.offset, piece.length).await {
+    let mut data = match pool.object(data_name(id, piece.object)).read(piece.offset, piece.length).await {
         Ok(data) => data,
         Err(error) if error.code == ErrorCode::NotFound => Bytes::new(),
         Err(error) => return Err(error),
     };
+    data.truncate(piece.length as usize);
     let zeroes = piece.length.saturating_sub(data.len() as u64);
     Ok((data, zeroes))
 }

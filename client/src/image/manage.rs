@@ -8,12 +8,13 @@ use super::blocks::remove_if_there;
 use super::header::{Fields, Header};
 use super::layout::{Layout, ORDER_DEFAULT, data_name, data_prefix, header_name};
 use super::{IMAGE_BYTES_MAX, Image, ImageInfo, check_name, directory, owner};
-use crate::{ErrorCode, OpError, OpenOptions, Pool, Result, concurrent};
+use crate::{ErrorCode, ListCursor, OpError, OpenOptions, Pool, Result, concurrent};
 use std::time::Duration;
 
 /// With more possible objects than this, removal looks for those that exist instead of trying them all.
 const TRY_OBJECTS_MAX: u64 = 65_536;
 const REMOVE_WINDOW: usize = 64;
+const LIST_PAGE_ENTRIES: u32 = 1000;
 
 /// How to make an image.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,14 +125,20 @@ async fn remove_objects(pool: &Pool, id: &str, first: u64, end: u64) -> Result<(
         return concurrent::all(first..end, REMOVE_WINDOW, remove).await.map(drop);
     }
     let prefix = data_prefix(id);
-    let mut found = pool.list(&prefix).await?;
-    let number = |name: &str| u64::from_str_radix(name.strip_prefix(&prefix)?, 16).ok();
-    found.retain(|object| number(&object.name).is_some_and(|number| (first..end).contains(&number)));
-    let remove = |name: String| {
-        let object = pool.object(name);
-        async move { remove_if_there(&object).await }
-    };
-    concurrent::all(found.into_iter().map(|object| object.name), REMOVE_WINDOW, remove).await.map(drop)
+    let mut cursor = Some(ListCursor::default());
+    while let Some(at) = cursor {
+        let (page, next) = pool.list_page(at, LIST_PAGE_ENTRIES, false).await?;
+        let number = |name: &str| u64::from_str_radix(name.strip_prefix(&prefix)?, 16).ok();
+        let ours = page.into_iter().map(|object| object.name);
+        let ours = ours.filter(|name| number(name).is_some_and(|number| (first..end).contains(&number)));
+        let remove = |name: String| {
+            let object = pool.object(name);
+            async move { remove_if_there(&object).await }
+        };
+        concurrent::all(ours, REMOVE_WINDOW, remove).await?;
+        cursor = next;
+    }
+    Ok(())
 }
 
 impl Image {

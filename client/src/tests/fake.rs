@@ -262,18 +262,18 @@ impl Fake {
                     self.monitor(client, packet);
                 }
             }
-            Address::Osd { id, .. } => self.to_osd(client, id, packet),
+            Address::Osd { id, .. } => self.carry_to_osd(client, id, packet),
             Address::Session(session) => {
                 let found = self.sessions.iter().find(|(_, of)| **of == session.0).map(|(key, _)| *key);
                 match found {
                     Some((_, MON)) | None => {}
-                    Some((_, osd)) => self.to_osd(client, OsdId(osd), packet),
+                    Some((_, osd)) => self.carry_to_osd(client, OsdId(osd), packet),
                 }
             }
         }
     }
 
-    fn to_osd(&mut self, client: usize, osd: OsdId, packet: Packet) {
+    fn carry_to_osd(&mut self, client: usize, osd: OsdId, packet: Packet) {
         if self.chance(self.faults.close) {
             self.break_session(client, osd.0);
             return;

@@ -40,6 +40,102 @@ fn every_write_takes_effect_once_whatever_happens() {
 }
 
 #[test]
+fn the_same_seed_does_the_same() {
+    let run = || {
+        let mut fake = Fake::new(9);
+        let cluster = fake.cluster();
+        cluster.set_timeout(None);
+        let pool = fake.run(cluster.pool("rbd")).unwrap();
+        fake.faults =
+            Faults { lose: 50, refuse: 50, double: 50, corrupt: 50, close: 50, remap: 20, latency_ms: 9 };
+        let write = |i: u64| {
+            let object = pool.object(format!("o{}", i % 7));
+            async move { object.append("x").await }
+        };
+        fake.run(concurrent::all(0..100, 20, write)).unwrap();
+        (fake.now, fake.taken)
+    };
+    assert!(run() == run());
+}
+
+#[test]
+fn a_pool_made_a_moment_ago_is_found() {
+    let mut fake = Fake::new(1);
+    let cluster = fake.cluster();
+    fake.run(cluster.osdmap()).unwrap();
+    // The news of it is lost.
+    fake.faults.lose = 1000;
+    fake.change_map(|step, _| {
+        let pool = nacre_maps::Pool::new("new", 3, 2, 8, 0, step.epoch);
+        step.pools.insert(nacre_types::PoolId(2), Some(pool));
+    });
+    fake.faults.lose = 0;
+    fake.run(cluster.pool("new")).unwrap();
+    assert_eq!(fake.run(cluster.pools()).unwrap().len(), 2);
+}
+
+#[test]
+fn a_shut_out_client_is_told_so() {
+    let mut fake = Fake::new(1);
+    let (one, two) = (fake.cluster(), fake.add_client(|_| {}));
+    let pool = fake.run(one.pool("rbd")).unwrap();
+    fake.run(two.blocklist_add(one.client_id(), Duration::from_secs(60))).unwrap();
+    let error = fake.run(pool.object("o").write(0, "x")).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Fenced);
+    fake.change_map(|_, _| {});
+    fake.pass(Duration::from_secs(1));
+    let error = fake.run(pool.object("o").read(0, 1)).unwrap_err();
+    assert!(error.message.contains("blocklisted"), "{error}");
+}
+
+#[test]
+fn damaged_answers_are_errors_not_panics() {
+    use crate::{ClientEffect, ClientEvent};
+    use nacre_types::EntityName;
+    use nacre_wire::op::{OpResult, OsdOpReply};
+    use nacre_wire::{Address, Data, Packet, Peer, SessionId};
+    let mut rng = Rng::new(1);
+    let mut fake = Fake::new(1);
+    let cluster = fake.cluster();
+    let pool = fake.run(cluster.pool("rbd")).unwrap();
+    let waker = std::task::Waker::noop();
+    let mut cx = std::task::Context::from_waker(waker);
+    for _ in 0..300 {
+        let object = pool.object("o");
+        let mut calls: Vec<std::pin::Pin<Box<dyn Future<Output = ()>>>> = vec![
+            Box::pin(async { drop(object.read(0, 10).await) }),
+            Box::pin(async { drop(object.stat().await) }),
+            Box::pin(async { drop(object.omap("").await) }),
+            Box::pin(async { drop(object.list_snaps().await) }),
+            Box::pin(async { drop(pool.list_page(Default::default(), 10, true).await) }),
+        ];
+        let call = &mut calls[rng.below(5) as usize];
+        assert!(call.as_mut().poll(&mut cx).is_pending());
+        cluster.step(fake.now, ClientEvent::Wake);
+        for effect in cluster.take_effects() {
+            let ClientEffect::Send { to: Address::Osd { id, .. }, packet } = effect else { continue };
+            let mut result = || OpResult {
+                code: rng.below(30) as i32,
+                length: rng.next_u64() >> rng.below(64),
+                offset: rng.next_u64() >> rng.below(64),
+                answer: vec![rng.below(256) as u8; rng.below(20) as usize].into(),
+            };
+            let results = vec![result(), result()];
+            let reply = OsdOpReply { results, ..OsdOpReply::default() };
+            let data =
+                Data { bytes: vec![0; rng.below(30) as usize].into(), crcs: vec![7; rng.below(3) as usize] };
+            let packet = Packet::new(packet.epoch, reply).request(packet.request).with(data);
+            let from = Peer { session: SessionId(77), entity: EntityName::Osd(id) };
+            cluster.step(fake.now, ClientEvent::Received { from, packet });
+        }
+        let _either = call.as_mut().poll(&mut cx);
+        drop(calls);
+        cluster.step(fake.now, ClientEvent::Wake);
+        cluster.check();
+    }
+}
+
+#[test]
 fn overlapping_operations_keep_their_order() {
     for seed in 0..12 {
         let mut fake = Fake::new(seed);
