@@ -417,7 +417,9 @@ impl<N: Node> World<N> {
             }
             (NodeId::Osd(at), Message::OsdOpReply(reply), Some(pg)) => {
                 let Some(version) = &reply.version else { return };
-                if reply.code != ErrorCode::Ok as i32 || !self.writes.contains(&packet.request) {
+                // A removed object has no version.
+                let wrote = version.seq > 0 && self.writes.contains(&packet.request);
+                if reply.code != ErrorCode::Ok as i32 || !wrote {
                     return;
                 }
                 let version = EVersion { epoch: Epoch(version.epoch), seq: version.seq };
