@@ -30,6 +30,8 @@ pub struct Merged {
     pub divergent: Vec<Entry>,
     /// How many entries were taken over.
     pub taken: usize,
+    /// How many older ones: so many now come first, and the tail has moved back.
+    pub extended: usize,
     /// Objects that discarded entries created: to be removed in the same transaction.
     pub remove: Vec<ObjectId>,
 }
@@ -49,7 +51,7 @@ pub struct PeerState {
     pub missing: MissingSet,
 }
 
-/// Makes `log` equal to `auth` (of which it may keep older entries) and `missing` what the objects on disk lack then.
+/// Makes `log` equal to `auth` (either may know older entries than the other) and `missing` what the objects on disk lack then.
 /// `mark` is this copy's: objects beyond it are nobody's concern until backfill comes to them.
 pub fn merge_authoritative(
     log: &mut PgLog,
@@ -60,6 +62,7 @@ pub fn merge_authoritative(
     let common = common_version(log, auth)?;
     let divergent = log.rewind(common);
     let remove = discard(&divergent, missing, mark);
+    let extended = log.extend_back(auth);
     let mut taken = 0;
     for entry in auth.entries_after(common).into_iter().flatten() {
         if mark.covers(&entry.object) {
@@ -69,7 +72,7 @@ pub fn merge_authoritative(
         taken += 1;
     }
     assert_eq!(log.head(), auth.head(), "a merged log ends where the authoritative one does");
-    Ok(Merged { common, divergent, taken, remove })
+    Ok(Merged { common, divergent, taken, extended, remove })
 }
 
 /// What `peer` will miss once it has merged `auth`.

@@ -145,6 +145,10 @@ pub fn merged(t: &mut Transaction, merged: &Merged, log: &PgLog, missing_set: &M
     if !merged.divergent.is_empty() {
         t.meta_remove_range(log_key_after(merged.common), vec![LOG + 1]);
     }
+    if merged.extended > 0 {
+        append(t, log.entries().take(merged.extended));
+        tail(t, log.tail());
+    }
     append(t, log.entries_after(merged.common).into_iter().flatten());
     missing(t, missing_set);
     for object in &merged.remove {

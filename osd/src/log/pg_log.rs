@@ -214,6 +214,26 @@ impl PgLog {
         undone
     }
 
+    /// Takes over older entries of a log that is known to be the same history up to this one's tail or beyond. How
+    /// many.
+    pub(super) fn extend_back(&mut self, other: &PgLog) -> usize {
+        if other.tail >= self.tail {
+            return 0;
+        }
+        while self.dups.pop_back_if(|dup| dup.version > other.tail).is_some() {}
+        let older: Vec<Entry> =
+            other.entries.iter().take_while(|entry| entry.version <= self.tail).cloned().collect();
+        let count = older.len();
+        for entry in older.into_iter().rev() {
+            if !self.requests.contains_key(&entry.request) {
+                self.remember(entry.request, entry.version);
+            }
+            self.entries.push_front(entry);
+        }
+        self.tail = other.tail;
+        count
+    }
+
     /// The log's end after (about) `since` as the wire carries it, with its tail; all of it with the dups for `None`.
     /// Records at or below the tail are dups.
     pub fn encode_after(&self, since: Option<EVersion>) -> (EVersion, Vec<LogEntry>) {

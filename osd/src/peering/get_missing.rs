@@ -21,7 +21,9 @@ impl Pg {
             } else if peer.info.last_update == EVersion::ZERO && peer.info.missing_count == 0 {
                 let log = PgLog::new(EVersion::ZERO);
                 let last_backfill = peer.info.last_backfill.clone();
-                self.judge(ctx, osd, PeerLog { log, missing: MissingSet::new(), last_backfill });
+                if !self.judge(ctx, osd, PeerLog { log, missing: MissingSet::new(), last_backfill }) {
+                    return;
+                }
             } else {
                 waiting.insert(osd);
             }

@@ -193,10 +193,12 @@ fn merging_leads_to_the_authoritative_objects_whatever_diverged() {
         let (tail, records) = auth_log.encode_after(Some(state.common));
         let (mut again, mut missing_again) = (own_log.clone(), copy.missing.clone());
         let end = PgLog::decode(tail, &records).unwrap();
-        assert_eq!(merge_authoritative(&mut again, &mut missing_again, &mark, &end), Ok(merged.clone()));
+        let by_end = merge_authoritative(&mut again, &mut missing_again, &mark, &end).unwrap();
+        assert_eq!(Merged { extended: merged.extended, ..by_end }, merged);
         assert_eq!(missing_again, missing);
 
         log.check();
+        assert_eq!(log.tail(), own_log.tail().min(auth_log.tail()));
         assert_eq!(log.head(), auth_log.head());
         let mut disk = copy.disk.clone();
         merged.remove.iter().for_each(|object| _ = disk.remove(object));
