@@ -55,7 +55,7 @@ impl AuthCommand {
                 let reply = context.ask(json!({"prefix": "auth ls"}))?;
                 output::print(context.format, &reply.json, |list| {
                     let mut text = String::new();
-                    for entry in list.as_array().into_iter().flatten() {
+                    for entry in list["auth_dump"].as_array().into_iter().flatten() {
                         text.push_str(&format!("{}\n", output::cell(&entry["entity"])));
                         for (service, cap) in entry["caps"].as_object().into_iter().flatten() {
                             text.push_str(&format!("    {service}: {}\n", output::cell(cap)));
@@ -84,10 +84,13 @@ pub fn issue(
 ) -> anyhow::Result<Credentials> {
     let own = context.credentials()?;
     let identity = Identity::generate()?;
-    let reply = context.ask(json!({
-        "prefix": "auth get-or-create", "entity": entity.to_string(), "caps": caps,
-        "csr": identity.signing_request(entity)?,
-    }))?;
+    let csr = identity.signing_request(entity)?;
+    let mut command = json!({"prefix": "auth get-or-create", "entity": entity.to_string(), "csr": csr});
+    if !caps.is_empty() {
+        // Without them an entity that is there keeps what it has.
+        command["caps"] = json!(caps);
+    }
+    let reply = context.ask(command)?;
     let certificate = reply.json.get("cert").and_then(Value::as_str);
     let cert_pem = certificate.context("the monitors answered without a certificate")?.to_string();
     Ok(Credentials { entity: entity.clone(), cert_pem, key_pem: identity.key_pem(), ..own })

@@ -12,7 +12,14 @@ pub enum PoolCommand {
     /// Lists pools.
     Ls,
     /// Changes a setting: size, min_size, pg_num, rule, quota_max_bytes, quota_max_objects, nodelete, ...
-    Set { pool: String, key: String, value: String },
+    Set {
+        pool: String,
+        key: String,
+        value: String,
+        /// For settings with which one failure can lose data.
+        #[arg(long)]
+        yes_i_really_mean_it: bool,
+    },
     /// Shows a setting, or `all`.
     Get {
         pool: String,
@@ -44,9 +51,6 @@ pub struct CreateArgs {
     /// CRUSH rule, by name.
     #[arg(long)]
     rule: Option<String>,
-    /// Accept a size of 1 or 2 or a min_size of 1, with which one failure can lose data.
-    #[arg(long)]
-    force: bool,
 }
 
 impl PoolCommand {
@@ -54,7 +58,7 @@ impl PoolCommand {
         match self {
             PoolCommand::Create(args) => context.tell(json!({
                 "prefix": "osd pool create", "pool": args.pool, "size": args.size, "min_size": args.min_size,
-                "pg_num": args.pg_num, "rule": args.rule, "yes_i_really_mean_it": args.force,
+                "pg_num": args.pg_num, "rule": args.rule,
             })),
             PoolCommand::Ls => {
                 let reply = context.ask(json!({"prefix": "osd pool ls", "detail": "detail"}))?;
@@ -67,15 +71,15 @@ impl PoolCommand {
                             ("SIZE", "size"),
                             ("MIN_SIZE", "min_size"),
                             ("PGS", "pg_num"),
-                            ("RULE", "crush_rule"),
+                            ("RULE", "crush_rule_name"),
                         ],
                     )
                 });
                 Ok(())
             }
-            PoolCommand::Set { pool, key, value } => {
-                context.tell(json!({"prefix": "osd pool set", "pool": pool, "var": key, "val": value}))
-            }
+            PoolCommand::Set { pool, key, value, yes_i_really_mean_it } => context.tell(json!({
+                "prefix": "osd pool set", "pool": pool, "var": key, "val": value, "yes": yes_i_really_mean_it,
+            })),
             PoolCommand::Get { pool, key } => {
                 let reply = context.ask(json!({"prefix": "osd pool get", "pool": pool, "var": key}))?;
                 output::print(context.format, &reply.json, |settings| {
