@@ -172,13 +172,13 @@ impl Objecter {
 
     /// What waits, oldest first.
     pub(crate) fn waiting(&self) -> Vec<Waiting> {
-        let describe = |(&seq, call): (&u64, &Box<Call>)| Waiting {
+        let describe = |seq: u64, call: &Call| Waiting {
             request: seq,
             what: what(&call.ask),
             since: call.started,
             needs: self.needs(call),
         };
-        self.calls.iter().map(describe).collect()
+        self.calls.iter().map(|(&seq, call)| describe(seq, call)).collect()
     }
 
     /// First step of a call: its clock starts, and it takes its place in the queue.

@@ -6,7 +6,7 @@ use crate::ClientEffect;
 use crate::slot::Reply;
 use nacre_types::{EntityName, Instant, Outbox};
 use nacre_wire::messages::{LogLevel, Refused};
-use nacre_wire::op::OsdOpReply;
+use nacre_wire::op::{ObjectOpKind, OsdOpReply};
 use nacre_wire::{Data, ErrorCode, Message, OpError, Packet, Peer};
 
 /// A read whose data does not match its checksums is asked for again, so often.
@@ -96,6 +96,10 @@ impl Objecter {
             }
             return;
         }
+        if code == ErrorCode::Ok && is_incomplete(&call.ask, &reply, &data) {
+            let text = "the change took effect, but what was read with it is not kept for requests sent twice: read again";
+            return self.finish(now, seq, Err(OpError::new(ErrorCode::Io, text)), out);
+        }
         if let Err(error) = verify(&reply, &data) {
             let text = format!("the answer of request {seq} is damaged: {error}");
             out.push(ClientEffect::Log { level: LogLevel::Error, text: text.clone() });
@@ -145,6 +149,23 @@ impl Objecter {
 
 fn checked(code: ErrorCode, message: String, reply: Reply) -> Result<Reply, OpError> {
     if code == ErrorCode::Ok { Ok(reply) } else { Err(OpError::new(code, message)) }
+}
+
+/// OSDs answer a change that they have done before from their log, where large answers and data are not kept.
+fn is_incomplete(ask: &Ask, reply: &OsdOpReply, data: &Data) -> bool {
+    let Ask::Object { op, .. } = ask else { return false };
+    let kinds = || op.ops.iter().filter_map(|op| op.kind.as_ref());
+    if !kinds().any(ObjectOpKind::is_mutation) {
+        return false;
+    }
+    let asks = kinds().any(|kind| !kind.is_mutation() && kind.payload().is_none() && !is_assertion(kind));
+    let data_lost = data.is_empty() && reply.results.iter().any(|result| result.length > 0);
+    data_lost || (asks && reply.results.len() < op.ops.len())
+}
+
+fn is_assertion(kind: &ObjectOpKind) -> bool {
+    use ObjectOpKind::*;
+    matches!(kind, AssertLocked(_) | AssertVersion(_) | CompareXattr(_))
 }
 
 /// Checks every piece of read data against the checksums that came with it.

@@ -46,6 +46,10 @@ pub(crate) struct Fake {
     pub(crate) mon_answers: bool,
     /// Requests as OSDs took them, resends included.
     pub(crate) taken: Vec<(OsdId, RequestId, ObjectId)>,
+    /// As an OSD's log: keeps answers for resends, but not their data.
+    pub(crate) forgets_data: bool,
+    /// So many of the next answers are lost.
+    pub(crate) lose_replies: u32,
     /// How many requests changed something.
     pub(crate) mutations: u64,
     rng: Rng,
@@ -120,6 +124,8 @@ impl Fake {
             faults: Faults::default(),
             mon_answers: true,
             taken: Vec::new(),
+            forgets_data: false,
+            lose_replies: 0,
             mutations: 0,
             rng: Rng::new(seed),
             seq: 0,
@@ -240,6 +246,10 @@ impl Fake {
     }
 
     fn send_back(&mut self, client: usize, peer: u32, packet: Packet) {
+        if self.lose_replies > 0 {
+            self.lose_replies -= 1;
+            return;
+        }
         if self.chance(self.faults.lose) {
             return;
         }
@@ -461,7 +471,8 @@ impl Fake {
         }
         if !waits {
             if executed.mutation.is_some() || ops::is_mutation(&op.ops) {
-                self.answered.insert(request, (reply.clone(), executed.data.clone()));
+                let kept = if self.forgets_data { Data::default() } else { executed.data.clone() };
+                self.answered.insert(request, (reply.clone(), kept));
             }
             let mut data = executed.data;
             if !data.is_empty() && self.chance(self.faults.corrupt) {

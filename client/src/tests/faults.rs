@@ -40,6 +40,25 @@ fn every_write_takes_effect_once_whatever_happens() {
 }
 
 #[test]
+fn an_answer_that_is_not_kept_is_no_empty_answer() {
+    let mut fake = Fake::new(1);
+    let cluster = fake.cluster();
+    let pool = fake.run(cluster.pool("rbd")).unwrap();
+    fake.run(pool.object("o").write(0, "old")).unwrap();
+    fake.forgets_data = true;
+    let exchange = || crate::ObjectRequest::new().read(0, 9).stat().write(0, "new");
+    let response = fake.run(exchange().run(&pool.object("o"))).unwrap();
+    assert_eq!(response.data(0), "old");
+    // The first answer is lost, the second comes from the log.
+    fake.lose_replies = 1;
+    let error = fake.run(exchange().run(&pool.object("o"))).unwrap_err();
+    assert!(error.message.starts_with("the change took effect"), "{error}");
+    fake.lose_replies = 1;
+    fake.run(pool.object("o").append("!")).unwrap();
+    assert_eq!(fake.run(pool.object("o").read(0, 9)).unwrap(), "new!");
+}
+
+#[test]
 fn the_same_seed_does_the_same() {
     let run = || {
         let mut fake = Fake::new(9);

@@ -318,15 +318,12 @@ impl Executor<'_> {
     }
 }
 
-/// The results as one message, for `LogEntry.answer`: an `OsdOpReply` with nothing else set.
+/// The results as one message, for `LogEntry.answer`: an `OsdOpReply` with nothing else set. Data is not kept; that there
+/// was some is, so that a resend's sender knows what it does not get.
 fn encode_answers(results: &[OpResult]) -> Bytes {
     use prost::Message as _;
-    let strip = |r: &OpResult| OpResult { length: 0, offset: 0, ..r.clone() };
-    let reply = nacre_wire::op::OsdOpReply {
-        results: results.iter().map(strip).collect(),
-        ..nacre_wire::op::OsdOpReply::default()
-    };
-    reply.encode_to_vec().into()
+    let results = results.to_vec();
+    nacre_wire::op::OsdOpReply { results, ..Default::default() }.encode_to_vec().into()
 }
 
 /// Operations that make no sense at a snapshot.
