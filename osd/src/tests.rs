@@ -5,4 +5,5 @@ mod faults;
 mod mem_store;
 mod mon;
 mod peering;
+mod service;
 mod world;

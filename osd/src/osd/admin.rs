@@ -65,6 +65,9 @@ impl<S: ObjectStore> Osd<S> {
                 let text = format!("{} is not the primary of PG {id}", ctx.config.id);
                 Err((ErrorCode::TryAgain, text))
             }
+            "mark_unfound_lost" if pg.gate(&ctx, true).is_err() => {
+                Err((ErrorCode::TryAgain, pg.gate(&ctx, true).err().unwrap_or_default()))
+            }
             command => pg.recovery_admin(&mut ctx, command, &admin.json),
         }
     }

@@ -123,7 +123,12 @@ impl Pg {
                     self.start_get_info(ctx);
                 }
             }
-            State::GetLog { .. } | State::GetMissing { .. } | State::WaitUpThru if !gone.is_empty() => {
+            State::GetLog { .. }
+            | State::GetMissing { .. }
+            | State::WaitUpThru
+            | State::WaitActingChange { .. }
+                if !gone.is_empty() =>
+            {
                 self.start_get_info(ctx)
             }
             State::WaitUpThru => self.check_up_thru(ctx),

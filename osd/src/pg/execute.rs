@@ -18,6 +18,10 @@ impl Pg {
     /// It is the operation's turn.
     pub(crate) fn start(&mut self, ctx: &mut PgContext<'_>, id: u64) {
         let Some(op) = self.pipeline.ops.get(&id) else { return };
+        if ctx.map.is_blocklisted(op.request.client) {
+            let text = format!("client {} is blocklisted", op.request.client);
+            return self.fail(ctx, id, ErrorCode::Fenced, &text);
+        }
         if op.message.list.is_some() {
             return self.list_objects(ctx, id);
         }

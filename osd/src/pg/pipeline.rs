@@ -13,10 +13,13 @@
 use super::{Pg, PgContext, Readiness, State, WaitReason};
 use crate::ops::{ReadCache, ReadWanted};
 use nacre_maps::Flag;
-use nacre_types::{EVersion, Instant, ObjectId, RequestId};
+use nacre_types::{ClientId, EVersion, Instant, ObjectId, RequestId};
 use nacre_wire::op::{OsdOp, OsdOpReply};
 use nacre_wire::{Data, ErrorCode, Peer};
 use std::collections::{BTreeMap, VecDeque};
+
+/// Most clients whose answered requests a PG keeps track of.
+const CLIENTS_MAX: usize = 16_384;
 
 /// Where an operation is.
 #[derive(Clone, PartialEq, Debug)]
@@ -85,6 +88,9 @@ pub struct Pipeline {
     /// By head.
     pub(crate) objects: BTreeMap<ObjectId, ObjectQueue>,
     pub(crate) requests: BTreeMap<RequestId, u64>,
+    /// Below it each client has all its answers: what still arrives of that was sent long ago and must not run again,
+    /// although the log may have forgotten it.
+    pub(crate) answered: BTreeMap<ClientId, u64>,
     pub(crate) counters: Counters,
 }
 
@@ -106,6 +112,14 @@ impl Pg {
             // Sent again while the first is under way: one answer, to where it was asked last.
             known.from = op.from;
             return;
+        }
+        let answered = self.pipeline.answered.entry(op.request.client).or_default();
+        *answered = (*answered).max(op.message.answered_below);
+        if op.request.seq < *answered {
+            return;
+        }
+        if self.pipeline.answered.len() > CLIENTS_MAX {
+            self.pipeline.answered.pop_first();
         }
         let gate = self.gate(ctx, op.write);
         if op.message.no_wait

@@ -123,7 +123,7 @@ impl State {
             (_, Reset | Removing) => true,
             (Reset, GetInfo { .. } | Stray) => true,
             (GetInfo { .. }, Down { .. } | GetLog { .. } | GetInfo { .. }) => true,
-            (Down { .. } | Incomplete { .. }, GetInfo { .. }) => true,
+            (Down { .. } | Incomplete { .. } | WaitActingChange { .. }, GetInfo { .. }) => true,
             (
                 GetLog { .. },
                 GetInfo { .. } | WaitActingChange { .. } | Incomplete { .. } | GetMissing { .. },

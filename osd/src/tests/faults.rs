@@ -2,6 +2,7 @@
 
 use super::client::{Client, Shared, Truth};
 use super::world::{Node, World};
+use crate::Tunables;
 use nacre_types::{OsdId, Rng};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,10 +14,26 @@ struct Faults {
     cuts: bool,
     loss: u64,
     moves: bool,
+    /// Logs of a dozen entries: members soon have to be filled, and diverge behind the tail.
+    short_logs: bool,
 }
 
-fn cluster(osds: u32, size: u32, min_size: u32, pg_num: u32, clients: u64, seed: u64) -> (World, Shared) {
-    let mut world = World::new(osds, seed);
+const NONE: Faults = Faults { kills: false, cuts: false, loss: 0, moves: false, short_logs: false };
+
+fn short_logs() -> Tunables {
+    Tunables { log_entries_clean: 12, log_entries_degraded: 20, log_trim_batch: 4, ..Tunables::default() }
+}
+
+fn cluster(
+    osds: u32,
+    size: u32,
+    min_size: u32,
+    pg_num: u32,
+    clients: u64,
+    seed: u64,
+    tunables: Tunables,
+) -> (World, Shared) {
+    let mut world = World::with(osds, seed, tunables);
     assert!(world.run_until(20_000, |w| w.mon.map.osds().all(|(_, info)| info.up)), "{}", world.explain());
     world.mon.create_pool(1, size, min_size, pg_num);
     world.publish();
@@ -69,7 +86,8 @@ fn finish(mut world: World, truth: &Shared, seed: u64) {
 
 fn thrash(seed: u64, faults: Faults, rounds: u32) {
     let mut choose = Rng::new(seed ^ 0x5eed);
-    let (mut world, truth) = cluster(5, 3, 2, 4, 4, seed);
+    let tunables = if faults.short_logs { short_logs() } else { Tunables::default() };
+    let (mut world, truth) = cluster(5, 3, 2, 4, 4, seed, tunables);
     world.verbose = std::option_env!("NACRE_TEST_VERBOSE").is_some();
     world.loss = faults.loss;
     for _ in 0..rounds {
@@ -116,7 +134,7 @@ fn thrash(seed: u64, faults: Faults, rounds: u32) {
 #[test]
 fn quiet_cluster_serves() {
     for seed in 0..3 {
-        let (mut world, truth) = cluster(3, 3, 2, 4, 3, seed);
+        let (mut world, truth) = cluster(3, 3, 2, 4, 3, seed, Tunables::default());
         world.run(5000);
         finish(world, &truth, seed);
         let truth = truth.borrow();
@@ -128,28 +146,35 @@ fn quiet_cluster_serves() {
 #[test]
 fn kills() {
     for seed in 0..12 {
-        thrash(seed, Faults { kills: true, cuts: false, loss: 0, moves: false }, 25);
+        thrash(seed, Faults { kills: true, ..NONE }, 25);
     }
 }
 
 #[test]
 fn cuts_and_loss() {
     for seed in 100..108 {
-        thrash(seed, Faults { kills: false, cuts: true, loss: 15, moves: false }, 25);
+        thrash(seed, Faults { cuts: true, loss: 15, ..NONE }, 25);
     }
 }
 
 #[test]
 fn everything() {
     for seed in 200..212 {
-        thrash(seed, Faults { kills: true, cuts: true, loss: 10, moves: true }, 30);
+        thrash(seed, Faults { kills: true, cuts: true, loss: 10, moves: true, ..NONE }, 30);
+    }
+}
+
+#[test]
+fn everything_with_short_logs() {
+    for seed in 300..312 {
+        thrash(seed, Faults { kills: true, cuts: true, loss: 5, moves: true, short_logs: true }, 30);
     }
 }
 
 #[test]
 fn a_killed_primary_is_replaced_in_time() {
     for seed in 0..4 {
-        let (mut world, truth) = cluster(4, 3, 2, 4, 4, seed);
+        let (mut world, truth) = cluster(4, 3, 2, 4, 4, seed, Tunables::default());
         world.run(3000);
         world.kill((seed % 4) as u32);
         truth.borrow_mut().slowest = Default::default();
@@ -165,6 +190,6 @@ fn a_killed_primary_is_replaced_in_time() {
 #[ignore = "minutes"]
 fn many_seeds() {
     for seed in 1000..1150 {
-        thrash(seed, Faults { kills: true, cuts: true, loss: seed % 30, moves: seed % 2 == 0 }, 40);
+        thrash(seed, Faults { kills: true, cuts: true, loss: seed % 30, moves: seed % 2 == 0, short_logs: seed % 3 > 0 }, 40);
     }
 }

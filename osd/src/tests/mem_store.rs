@@ -98,6 +98,8 @@ pub struct MemStore {
     uncommitted: VecDeque<(u64, Transaction)>,
     reads: VecDeque<(u64, Result<Data, StoreError>)>,
     events: VecDeque<StoreEvent>,
+    /// The next work fails for good.
+    pub fail: bool,
 }
 
 impl MemStore {
@@ -119,6 +121,11 @@ impl MemStore {
 
     /// The disk has worked: everything submitted so far becomes durable, reads end.
     pub fn work(&mut self) {
+        if self.fail {
+            self.uncommitted.clear();
+            let error = StoreError::Corrupt("the disk is gone".into());
+            return self.events.push_back(StoreEvent::Failed(error));
+        }
         for (token, t) in self.uncommitted.drain(..) {
             self.durable.apply(&t);
             self.events.push_back(StoreEvent::Committed { token });

@@ -83,6 +83,10 @@ impl FakeMon {
         edit(self.step.pool_mut(&self.map, PoolId(id)).expect("a pool"));
     }
 
+    pub fn blocklist(&mut self, client: nacre_types::ClientId) {
+        self.step.blocklist.insert(client, Some(u64::MAX));
+    }
+
     pub fn remove_pool(&mut self, id: u32) {
         self.step.pools.insert(PoolId(id), None);
     }

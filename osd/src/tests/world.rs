@@ -62,11 +62,17 @@ pub struct World {
     pub verbose: bool,
     pub tunables: Tunables,
     pub lines: Vec<String>,
+    /// Packets to clients, when those are driven by hand.
+    pub collect: Option<Vec<Packet>>,
     pub steps: u64,
 }
 
 impl World {
     pub fn new(osds: u32, seed: u64) -> World {
+        World::with(osds, seed, Tunables::default())
+    }
+
+    pub fn with(osds: u32, seed: u64, tunables: Tunables) -> World {
         let mut world = World {
             now: Instant::from_millis(1),
             rng: Rng::new(seed),
@@ -84,8 +90,9 @@ impl World {
             mon_commit_scheduled: false,
             acked_in: BTreeMap::new(),
             verbose: false,
-            tunables: Tunables::default(),
+            tunables,
             lines: Vec::new(),
+            collect: None,
             steps: 0,
         };
         for id in 0..osds {
@@ -382,6 +389,9 @@ impl World {
                     self.mon_commit_scheduled = true;
                     self.push(self.now + Duration::from_millis(25), Event::MonCommit);
                 }
+            }
+            Node::Client(_) if self.collect.is_some() => {
+                self.collect.get_or_insert_default().push(packet);
             }
             Node::Client(id) => {
                 let now = self.now;
