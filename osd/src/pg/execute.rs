@@ -198,15 +198,13 @@ impl Pg {
         if let Some(op) = self.pipeline.ops.get_mut(&id) {
             op.stage = Stage::InFlight { reply: Box::new(reply), data };
         }
-        self.queue_of(&head).writers += 1;
         self.replicate(ctx, head, transaction, entries, Some(id));
     }
 
     /// All members have committed a write.
     pub(crate) fn finish_write(&mut self, ctx: &mut PgContext<'_>, write: InFlight) {
+        self.queue_of(&write.object).writers -= 1;
         if let Some(id) = write.op {
-            let queue = self.queue_of(&write.object);
-            queue.writers -= 1;
             if let Some(op) = self.forget(id)
                 && let Stage::InFlight { reply, data } = op.stage.clone()
             {

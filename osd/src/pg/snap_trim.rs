@@ -73,7 +73,6 @@ impl Pg {
             let version = self.next_version(ctx);
             match snaps::trim(&*ctx.store, self.id, &clone, pool, snap, version, ctx.wall_ms) {
                 Ok(Some(mutation)) => {
-                    self.queue_of(&head).writers += 1;
                     self.replicate(ctx, head, mutation.transaction, mutation.entries, None);
                 }
                 Ok(None) => {

@@ -58,7 +58,7 @@ impl Pg {
             replicas.iter().copied().filter(|&osd| !self.ships_to(osd, &object)).collect::<BTreeSet<_>>();
         let in_flight = InFlight {
             version,
-            object: object.clone(),
+            object: object.head(),
             op,
             since: ctx.now,
             sent: ctx.now,
@@ -71,6 +71,7 @@ impl Pg {
             self.ship(ctx, osd, &in_flight, trim_to);
         }
         self.in_flight.push_back(in_flight);
+        self.queue_of(&object.head()).writers += 1;
         self.apply(ctx, transaction, decoded, trim_to, PgPurpose::Write(version));
         self.recovery_on_write(ctx, &object);
     }

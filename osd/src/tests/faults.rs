@@ -190,6 +190,16 @@ fn a_killed_primary_is_replaced_in_time() {
 #[ignore = "minutes"]
 fn many_seeds() {
     for seed in 1000..1150 {
-        thrash(seed, Faults { kills: true, cuts: true, loss: seed % 30, moves: seed % 2 == 0, short_logs: seed % 3 > 0 }, 40);
+        thrash(
+            seed,
+            Faults {
+                kills: true,
+                cuts: true,
+                loss: seed % 30,
+                moves: seed % 2 == 0,
+                short_logs: seed % 3 > 0,
+            },
+            40,
+        );
     }
 }

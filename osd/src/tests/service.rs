@@ -56,7 +56,12 @@ impl Hand {
         found
     }
 
-    fn run(&mut self, object: &ObjectId, ops: Vec<ObjectOpKind>, data: Data) -> (ErrorCode, OsdOpReply, Data) {
+    fn run(
+        &mut self,
+        object: &ObjectId,
+        ops: Vec<ObjectOpKind>,
+        data: Data,
+    ) -> (ErrorCode, OsdOpReply, Data) {
         self.run_with(object, ops, data, |_| {})
     }
 
@@ -221,7 +226,12 @@ impl Hand {
 fn removed_snapshots_are_trimmed() {
     let mut hand = Hand::new(3);
     let object = Hand::object("image");
-    hand.publish(|mon| mon.edit_pool(1, |pool| drop((pool.create_snap(), pool.create_snap()))));
+    hand.publish(|mon| {
+        mon.edit_pool(1, |pool| {
+            pool.create_snap();
+            pool.create_snap();
+        })
+    });
     assert_eq!(hand.write(&object, "first"), ErrorCode::Ok);
     let op = ObjectOpKind::WriteFull(Extent { offset: 0, length: 6 });
     let data = Data::checksummed(0, b"second".to_vec().into());
@@ -237,10 +247,10 @@ fn removed_snapshots_are_trimmed() {
     assert_eq!(clones(&hand), [1, 1, 1]);
     let old = object.at(nacre_types::SnapId(1));
     assert_eq!(hand.read(&old), (ErrorCode::Ok, b"first".to_vec()));
-    hand.publish(|mon| mon.edit_pool(1, |pool| drop(pool.remove_snap(nacre_types::SnapId(1)))));
+    hand.publish(|mon| mon.edit_pool(1, |pool| assert!(pool.remove_snap(nacre_types::SnapId(1)))));
     hand.world.run(3000);
     assert_eq!(clones(&hand), [1, 1, 1]);
-    hand.publish(|mon| mon.edit_pool(1, |pool| drop(pool.remove_snap(nacre_types::SnapId(2)))));
+    hand.publish(|mon| mon.edit_pool(1, |pool| assert!(pool.remove_snap(nacre_types::SnapId(2)))));
     hand.world.run(3000);
     assert_eq!(clones(&hand), [0, 0, 0]);
     assert_eq!(hand.read(&object), (ErrorCode::Ok, b"second".to_vec()));
