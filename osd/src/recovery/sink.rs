@@ -186,7 +186,12 @@ impl Pg {
     }
 
     /// Objects that `t` is going to remove leave the counts and, if clones, the snapshot index.
-    pub(crate) fn note_removals(&mut self, ctx: &mut PgContext<'_>, t: &mut Transaction, objects: &[ObjectId]) {
+    pub(crate) fn note_removals(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        t: &mut Transaction,
+        objects: &[ObjectId],
+    ) {
         for object in objects {
             let noted = forget_in_index(ctx.store, t, object).and_then(|()| ctx.store.stat(object));
             match noted {

@@ -6,7 +6,7 @@ use nacre_types::{ObjectId, OsdId, Rng};
 use nacre_wire::op::{Empty, Extent, ObjectOpKind, PairList};
 use nacre_wire::transaction::Pair;
 use nacre_wire::{Data, ErrorCode};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What may be under a name: what was acknowledged, and what any unacknowledged change may have made of it since.
 #[derive(Clone, Debug, Default)]
@@ -28,37 +28,47 @@ impl Thrash {
         Thrash { c, rng, model: BTreeMap::new() }
     }
 
-    fn write(&mut self) {
+    /// Starts a change of an object that none is under way on; its request.
+    fn write(&mut self, under_way: &BTreeSet<ObjectId>) -> Option<(ObjectId, u64)> {
         let object = object(&format!("o{}", self.rng.below(60)));
+        if under_way.contains(&object) {
+            return None;
+        }
         let content = self.model.entry(object.clone()).or_default();
         let fill = |rng: &mut Rng, len: u64| {
             let mut bytes = vec![0; len as usize];
             rng.fill(&mut bytes);
             bytes
         };
-        match self.rng.below(10) {
+        let (op, data) = match self.rng.below(10) {
             0 if content.data.is_some() => {
                 *content = Content::default();
-                self.c.op(&object, vec![ObjectOpKind::Remove(Empty {})], Data::default());
+                (ObjectOpKind::Remove(Empty {}), Data::default())
             }
             1 => {
                 let (key, value) = (fill(&mut self.rng, 2), fill(&mut self.rng, 50));
                 content.omap.insert(key.clone(), value.clone());
                 content.data.get_or_insert_default();
                 let pairs = vec![Pair { key: key.into(), value: value.into() }];
-                self.c.op(&object, vec![ObjectOpKind::OmapSet(PairList { pairs, more: false })], Data::default());
+                (ObjectOpKind::OmapSet(PairList { pairs, more: false }), Data::default())
             }
             2 if content.data.is_some() => {
                 let size = self.rng.below(8000);
                 content.data.as_mut().unwrap().resize(size as usize, 0);
-                let op = ObjectOpKind::Truncate(nacre_wire::op::Size { size });
-                self.c.op(&object, vec![op], Data::default());
+                (ObjectOpKind::Truncate(nacre_wire::op::Size { size }), Data::default())
             }
             3 => {
                 let bytes = fill(&mut self.rng, 2_200_000);
                 content.data = Some(bytes.clone());
                 let op = ObjectOpKind::WriteFull(Extent { offset: 0, length: bytes.len() as u64 });
-                self.c.op(&object, vec![op], Data::checksummed(0, bytes.into()));
+                (op, Data::checksummed(0, bytes.into()))
+            }
+            4 => {
+                // Twice would show.
+                let len = self.rng.range(1, 300);
+                let bytes = fill(&mut self.rng, len);
+                content.data.get_or_insert_default().extend_from_slice(&bytes);
+                (ObjectOpKind::Append(Extent { offset: 0, length: len }), Data::checksummed(0, bytes.into()))
             }
             _ => {
                 let (offset, len) = (self.rng.below(9000), self.rng.range(1, 5000));
@@ -66,9 +76,11 @@ impl Thrash {
                 let data = content.data.get_or_insert_default();
                 data.resize(data.len().max((offset + len) as usize), 0);
                 data[offset as usize..(offset + len) as usize].copy_from_slice(&bytes);
-                self.c.write(&object, offset, bytes);
+                (ObjectOpKind::Write(Extent { offset, length: len }), Data::checksummed(offset, bytes.into()))
             }
-        }
+        };
+        let request = self.c.request(&object, vec![op], data);
+        Some((object, request))
     }
 
     fn fault(&mut self) {
@@ -149,10 +161,20 @@ fn acknowledged_writes_survive_whatever_happens() {
     for seed in range {
         let mut thrash = Thrash::new(seed);
         for _ in 0..150 {
-            for _ in 0..thrash.rng.below(8) {
-                thrash.write();
+            let (mut under_way, mut requests) = (BTreeSet::new(), Vec::new());
+            for _ in 0..thrash.rng.below(10) {
+                let (object, request) = thrash.write(&under_way).unzip();
+                under_way.extend(object);
+                requests.extend(request);
+            }
+            for _ in 0..thrash.rng.below(60) {
+                thrash.c.turn();
             }
             thrash.fault();
+            for request in requests {
+                let (reply, _) = thrash.c.answer(request);
+                assert_eq!(reply.code, ErrorCode::Ok as i32, "seed {seed}: {}", reply.message);
+            }
         }
         thrash.finish(seed);
     }
