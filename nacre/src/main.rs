@@ -18,10 +18,21 @@ fn main() -> ExitCode {
     match cli::Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("nacre: {error:#}");
+            eprintln!("nacre: {}", sentence(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, leaving out those that it has told already.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text.trim_end().to_string()
 }
 
 /// Rust ignores SIGPIPE, which would make `nacre log | head` end in a write error instead of silently.
@@ -30,5 +41,17 @@ fn restore_sigpipe() {
     // SAFETY: sets the disposition of one signal before any thread exists; no handler of ours is involved.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let cause = || anyhow::anyhow!("no such file");
+        assert_eq!(sentence(&cause().context("cannot read x: no such file")), "cannot read x: no such file");
+        assert_eq!(sentence(&cause().context("cannot read x")), "cannot read x: no such file");
     }
 }

@@ -15,6 +15,8 @@ pub enum ConfigCommand {
     Rm { who: String, name: String },
     /// Shows everything that was set.
     Dump,
+    /// Lists the settings there are.
+    Ls,
 }
 
 impl ConfigCommand {
@@ -31,6 +33,16 @@ impl ConfigCommand {
                 output::print(context.format, &reply.json, settings_text);
                 Ok(())
             }
+            ConfigCommand::Ls => {
+                let reply = context.ask(json!({"prefix": "config ls"}))?;
+                output::print(context.format, &reply.json, |options| {
+                    output::rows(
+                        options,
+                        &[("NAME", "name"), ("DEFAULT", "default"), ("MEANING", "description")],
+                    )
+                });
+                Ok(())
+            }
             ConfigCommand::Dump => {
                 let reply = context.ask(json!({"prefix": "config dump"}))?;
                 output::print(context.format, &reply.json, settings_text);
@@ -41,11 +53,9 @@ impl ConfigCommand {
 }
 
 fn settings_text(settings: &serde_json::Value) -> String {
-    if let Some(map) = settings.as_object() {
-        return map.iter().map(|(name, value)| format!("{name} = {}\n", output::cell(value))).collect();
-    }
-    if !settings.is_array() {
-        return output::cell(settings);
+    if settings.is_object() {
+        // One was asked for.
+        return output::cell(&settings["value"]);
     }
     output::rows(settings, &[("WHO", "section"), ("NAME", "name"), ("VALUE", "value")])
 }

@@ -68,6 +68,18 @@ impl Context {
         Ok(())
     }
 
+    /// Asks the monitors and prints the answer: `part` of its JSON, or their own rendering for people.
+    pub fn show(&self, command: Value, part: impl FnOnce(Value) -> Value) -> anyhow::Result<()> {
+        let reply = self.ask(command)?;
+        let text = if reply.output.is_empty() {
+            reply.message
+        } else {
+            String::from_utf8_lossy(&reply.output).into_owned()
+        };
+        output::print(self.format, &part(reply.json), |_| text);
+        Ok(())
+    }
+
     /// Asks one OSD; answers with its message and JSON.
     pub fn ask_osd(&self, osd: OsdId, command: &str, args: Value) -> anyhow::Result<(String, Value)> {
         self.with_cluster(async |cluster: Cluster| {

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::daemon::Settings;
-use crate::output::{self, cell};
+use crate::output;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use nacre_mon::{Bootstrap, Mon};
@@ -55,18 +55,7 @@ fn named_address(text: &str) -> Result<(String, SocketAddr), String> {
 impl MonCommand {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         match self {
-            MonCommand::Stat => {
-                let reply = context.ask(json!({"prefix": "mon stat"}))?;
-                output::print(context.format, &reply.json, |stat| {
-                    format!(
-                        "{} monitors, quorum {}, leader {}",
-                        cell(&stat["num_mons"]),
-                        cell(&stat["quorum_names"]),
-                        cell(&stat["leader"])
-                    )
-                });
-                Ok(())
-            }
+            MonCommand::Stat => context.show(json!({"prefix": "mon stat"}), |json| json),
             MonCommand::Dump => {
                 let reply = context.ask(json!({"prefix": "mon dump"}))?;
                 output::print(context.format, &reply.json, |dump| {

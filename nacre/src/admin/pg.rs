@@ -37,23 +37,7 @@ impl PgCommand {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         match self {
             PgCommand::Ls { pool } => {
-                let reply = context.ask(json!({"prefix": "pg ls", "pool": pool}))?;
-                output::print(context.format, &reply.json, |pgs| {
-                    output::rows(
-                        pgs,
-                        &[
-                            ("PG", "pgid"),
-                            ("STATE", "state"),
-                            ("UP", "up"),
-                            ("ACTING", "acting"),
-                            ("OBJECTS", "num_objects"),
-                            ("DEGRADED", "num_objects_degraded"),
-                            ("BYTES", "num_bytes"),
-                            ("WAITING FOR", "waiting_for"),
-                        ],
-                    )
-                });
-                Ok(())
+                context.show(json!({"prefix": "pg ls", "pool": pool}), |mut json| json["pg_stats"].take())
             }
             PgCommand::Map { pg } => {
                 let reply = context.ask(json!({"prefix": "pg map", "pgid": pg.to_string()}))?;
@@ -82,6 +66,23 @@ impl PgCommand {
             }
         }
     }
+}
+
+/// What the monitors know of the PGs, of one pool or of all.
+pub fn list(context: &Context, pool: Option<&str>) -> anyhow::Result<Value> {
+    let mut reply = context.ask(json!({"prefix": "pg ls", "pool": pool}))?;
+    let pgs = reply.json.get_mut("pg_stats").map(Value::take);
+    pgs.filter(Value::is_array).context("the monitors answered without a list of PGs")
+}
+
+/// A PG with its sums beside its other fields, as a table needs them.
+fn with_sums(pg: &Value) -> Value {
+    let mut pg = pg.clone();
+    let sums = pg["stat_sum"].take();
+    for (name, sum) in sums.as_object().into_iter().flatten() {
+        pg[name] = sum.clone();
+    }
+    pg
 }
 
 /// Sends a PG command to the OSD that serves the PG.

@@ -26,6 +26,8 @@ pub enum PoolCommand {
         #[arg(default_value = "all")]
         key: String,
     },
+    /// Says what a pool is for: rbd, cephfs, rgw, or a name of yours.
+    Application { pool: String, app: String },
     /// Removes a pool with everything in it.
     Rm {
         pool: String,
@@ -51,6 +53,9 @@ pub struct CreateArgs {
     /// CRUSH rule, by name.
     #[arg(long)]
     rule: Option<String>,
+    /// What the pool is for: rbd, cephfs, rgw, or a name of yours.
+    #[arg(long, default_value = "rbd", value_name = "APP")]
+    application: String,
 }
 
 impl PoolCommand {
@@ -59,6 +64,7 @@ impl PoolCommand {
             PoolCommand::Create(args) => context.tell(json!({
                 "prefix": "osd pool create", "pool": args.pool, "size": args.size, "min_size": args.min_size,
                 "pg_num": args.pg_num, "rule": args.rule,
+                "application": args.application,
             })),
             PoolCommand::Ls => {
                 let reply = context.ask(json!({"prefix": "osd pool ls", "detail": "detail"}))?;
@@ -87,6 +93,9 @@ impl PoolCommand {
                     settings.as_object().into_iter().flatten().map(line).collect()
                 });
                 Ok(())
+            }
+            PoolCommand::Application { pool, app } => {
+                context.tell(json!({"prefix": "osd pool application enable", "pool": pool, "app": app}))
             }
             PoolCommand::Rm { pool, again, yes_i_really_really_mean_it } => context.tell(json!({
                 "prefix": "osd pool rm", "pool": pool, "pool2": again, "yes": yes_i_really_really_mean_it,

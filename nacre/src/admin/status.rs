@@ -37,15 +37,8 @@ pub fn health(context: &Context, args: &HealthArgs) -> anyhow::Result<()> {
 }
 
 pub fn log(context: &Context, args: &LogArgs) -> anyhow::Result<()> {
-    let reply = context.ask(json!({"prefix": "log last", "num": args.lines, "level": args.level}))?;
-    output::print(context.format, &reply.json, |lines| {
-        let line = |line: &Value| {
-            let text = |field: &str| cell(line.get(field).unwrap_or(&Value::Null));
-            format!("{} {} [{}] {}\n", text("stamp"), text("name"), text("priority"), text("message"))
-        };
-        lines.as_array().into_iter().flatten().map(line).collect()
-    });
-    Ok(())
+    let command = json!({"prefix": "log last", "num": args.lines, "level": args.level});
+    context.show(command, |json| json)
 }
 
 fn health_text(health: &Value, detail: bool) -> String {

@@ -2,12 +2,11 @@
 
 use super::layout::{DevConfig, Layout};
 use super::process;
-use crate::admin::{Context, mon, osd_local};
+use crate::admin::{Context, mon, osd_local, pg};
 use crate::daemon::Settings;
-use crate::output::Format;
+use crate::output::{self, Format};
 use crate::units::human_bytes;
 use anyhow::Context as _;
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
@@ -144,15 +143,15 @@ fn wait_active(context: &Context) -> anyhow::Result<()> {
     let deadline = Instant::now() + ACTIVE_TIMEOUT;
     let mut pause = Duration::from_millis(20);
     loop {
-        let pgs = context.ask(json!({"prefix": "pg ls"}))?.json;
-        let waiting: Vec<String> = pgs
+        let pgs = pg::list(context, None)?;
+        let waiting: Vec<String> = pgs["pg_stats"]
             .as_array()
             .into_iter()
             .flatten()
             .filter(|pg| {
                 !pg["state"].as_str().is_some_and(|state| state.split('+').any(|word| word == "active"))
             })
-            .map(|pg| format!("{} is {}", pg["pgid"], pg["state"]))
+            .map(|pg| format!("{} is {}", output::cell(&pg["pgid"]), output::cell(&pg["state"])))
             .collect();
         if waiting.is_empty() {
             return Ok(());
