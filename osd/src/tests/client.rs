@@ -8,6 +8,7 @@ use nacre_wire::{Data, ErrorCode, ObjectName, Packet};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 const RECORD: usize = 8;
@@ -45,6 +46,10 @@ pub struct Client {
     pending: Option<Pending>,
     pub stop: bool,
     pub think_ms: u64,
+    /// Routes by the map it has until told to try again, as real clients do; else always by the newest.
+    pub lags: bool,
+    map: Option<Arc<OsdMap>>,
+    tries: u32,
     next: Instant,
 }
 
@@ -59,6 +64,9 @@ impl Client {
             pending: None,
             stop: false,
             think_ms: 10,
+            lags: false,
+            map: None,
+            tries: 0,
             next: Instant::ZERO,
         }
     }
@@ -76,7 +84,7 @@ impl Client {
     pub fn turn(
         &mut self,
         now: Instant,
-        map: &OsdMap,
+        newest: &Arc<OsdMap>,
         rng: &mut Rng,
     ) -> (Vec<(OsdId, Packet)>, Option<Instant>) {
         if self.pending.is_none() {
@@ -93,10 +101,15 @@ impl Client {
             return (Vec::new(), Some(now + RESEND));
         }
         pending.sent = Some(now);
+        self.tries += 1;
+        if !self.lags || self.map.is_none() || self.tries > 3 {
+            self.map = Some(newest.clone());
+        }
+        let map = self.map.clone().expect("just set");
         let pg = map.object_pg(&pending.object);
         let target = pg.and_then(|pg| map.pg(pg)).and_then(|place| place.primary());
         let Some((pg, to)) = pg.zip(target) else { return (Vec::new(), Some(now + RESEND)) };
-        let packet = self.packet(map, pg);
+        let packet = self.packet(&map, pg);
         (vec![(to, packet)], Some(now + RESEND))
     }
 
@@ -153,6 +166,7 @@ impl Client {
         };
         let code = ErrorCode::from_raw(reply.code);
         if code == ErrorCode::TryAgain {
+            self.map = None;
             // Soon again, by a newer map.
             pending.sent = Some(Instant(now.0.saturating_sub(RESEND.as_nanos() as u64 * 3 / 4)));
             return;
@@ -189,6 +203,7 @@ impl Client {
             }
         }
         drop(truth);
+        self.tries = 0;
         self.pending = None;
         self.next = now + Duration::from_millis(self.think_ms);
     }

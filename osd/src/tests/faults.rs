@@ -40,9 +40,20 @@ fn cluster(
     assert!(world.run_until(20_000, |w| w.is_clean()), "{}", world.explain());
     let truth: Shared = Rc::new(RefCell::new(Truth::default()));
     for id in 0..clients {
-        world.add_client(Client::new(100 + id, 1, 12, truth.clone()));
+        let mut client = Client::new(100 + id, 1, 12, truth.clone());
+        client.lags = id % 2 == 0;
+        world.add_client(client);
     }
     (world, truth)
+}
+
+/// Clients reach it, the monitors and other OSDs do not.
+fn isolate(world: &mut World, id: u32) {
+    let others = (0..world.slots.len() as u32).filter(|&other| other != id).map(Node::Osd);
+    for other in others.chain([Node::Mon]).collect::<Vec<_>>() {
+        world.cut.insert((Node::Osd(id), other));
+        world.cut.insert((other, Node::Osd(id)));
+    }
 }
 
 fn heal(world: &mut World) {
@@ -95,7 +106,7 @@ fn thrash(seed: u64, faults: Faults, rounds: u32) {
         let id = choose.below(5) as u32;
         match choose.below(8) {
             0..=2 if faults.kills => world.kill(id),
-            3 | 4 if faults.kills => world.start(id),
+            3 if faults.kills => world.start(id),
             5 if faults.cuts => {
                 let other = choose.below(5) as u32;
                 world.cut.insert((Node::Osd(id), Node::Osd(other)));
@@ -107,6 +118,7 @@ fn thrash(seed: u64, faults: Faults, rounds: u32) {
                     world.cut.insert((Node::Mon, Node::Osd(id)));
                 }
             }
+            4 if faults.cuts => isolate(&mut world, id),
             6 => world.cut.clear(),
             7 if faults.moves => {
                 let is_in = choose.chance(1, 2);
@@ -168,6 +180,21 @@ fn everything() {
 fn everything_with_short_logs() {
     for seed in 300..312 {
         thrash(seed, Faults { kills: true, cuts: true, loss: 5, moves: true, short_logs: true }, 30);
+    }
+}
+
+/// F20: a primary that is cut off must stop serving reads before another one takes writes.
+#[test]
+fn no_stale_read_from_a_primary_that_was_cut_off() {
+    for seed in 0..6 {
+        let (mut world, truth) = cluster(4, 3, 2, 2, 8, seed, Tunables::default());
+        for round in 0..4 {
+            world.run(2000);
+            isolate(&mut world, round);
+            world.run(12_000);
+            world.cut.clear();
+        }
+        finish(world, &truth, seed);
     }
 }
 
