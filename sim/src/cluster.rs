@@ -5,11 +5,12 @@ use crate::nodes::{ClientNode, MonDisk, MonNode, OsdDisk, OsdNode, SimNode};
 use crate::options::Options;
 use crate::trace::Trace;
 use crate::world::{World, entity, osd_address};
-use nacre_client::ClientConfig;
+use nacre_client::{ClientConfig, ClientEvent, Cluster};
 use nacre_mon::{Bootstrap, Mon, MonConfig};
 use nacre_osd::{OsdConfig, Tunables};
-use nacre_types::{ClientId, EntityName, OsdId};
+use nacre_types::{ClientId, EntityName, OsdId, PgId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::time::Duration;
 
 pub const FSID: &str = "5e1f0000-0000-4000-8000-000000000001";
@@ -67,6 +68,29 @@ impl SimCluster {
 
     pub fn admin(&self) -> NodeId {
         NodeId::Client(self.world.options.clients)
+    }
+
+    /// Has the administrator do something, some time.
+    pub fn as_admin<F: Future<Output = ()> + 'static>(&mut self, work: impl FnOnce(Cluster) -> F) {
+        let id = self.admin();
+        self.world.with_node(id, |node, now, wall_ms, out| {
+            if let Some(client) = node.client() {
+                let work = work(client.cluster.clone());
+                client.spawn(work);
+                client.turn(now, ClientEvent::Tick { wall_ms }, out);
+            }
+        });
+    }
+
+    /// What clients wait for, in words.
+    pub fn waiting(&mut self) -> Vec<String> {
+        let mut all = Vec::new();
+        for (id, slot) in &mut self.world.nodes {
+            let Some(client) = slot.node.client().filter(|client| !client.is_idle()) else { continue };
+            all.push(format!("{id}: {} tasks", client.tasks()));
+            all.extend(client.cluster.waiting().iter().take(4).map(|waiting| format!("{waiting:?}")));
+        }
+        all
     }
 
     fn start_client(&mut self, at: usize) {
@@ -145,6 +169,26 @@ impl SimCluster {
         self.crash_osd(at, true);
         self.osd_disks.remove(&at);
         self.osds.remove(&at);
+    }
+
+    /// Whether every PG is whole, by the machines' own state: all copies are there, current, on daemons that run.
+    pub fn is_clean(&mut self) -> bool {
+        let nodes = &mut self.world.nodes;
+        let maps =
+            nodes.values_mut().filter_map(|slot| slot.node.mon().map(|mon| mon.mon().osdmap().clone()));
+        let Some(map) = maps.max_by_key(|map| map.epoch()) else { return false };
+        let clean = |pg: PgId| {
+            let Some(place) = map.pg(pg) else { return false };
+            let size = map.pool(pg.pool).map_or(0, |pool| pool.size as usize);
+            let Some(primary) = place.primary() else { return false };
+            let slot = nodes.get_mut(&NodeId::Osd(primary.0 as usize));
+            let Some(osd) = slot.and_then(|slot| slot.node.osd()) else { return false };
+            place.acting.len() == size
+                && place.up == place.acting
+                && osd.osd().map().epoch() == map.epoch()
+                && osd.osd().pg(pg).is_some_and(|pg| pg.is_active() && pg.clean)
+        };
+        map.pgs().all(clean)
     }
 
     pub fn osd_is_up(&self, at: usize) -> bool {

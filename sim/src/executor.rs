@@ -67,6 +67,10 @@ impl Executor {
         self.tasks.is_empty()
     }
 
+    pub fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
     /// Whether some task was woken since the last run.
     pub fn has_woken(&self) -> bool {
         !self.woken.lock().expect("one thread").is_empty()

@@ -6,7 +6,12 @@
 
 use crate::cluster::SimCluster;
 use crate::network::NodeId;
+use crate::run;
+use nacre_client::ErrorCode;
 use nacre_types::{Instant, Rng};
+use serde_json::{Value, json};
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 pub struct Nemesis {
@@ -14,6 +19,11 @@ pub struct Nemesis {
     next_at: Instant,
     /// When to bring what back.
     ends: Vec<(Instant, End)>,
+    /// The disk being replaced: its uuid, and its number once the monitors have given it one.
+    replacing: Option<(String, Rc<Cell<Option<usize>>>)>,
+    replaced: u64,
+    /// The one OSD whose disk rots.
+    rotten: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -31,11 +41,21 @@ enum Fault {
     Pause,
     Slow,
     Blackout,
+    Reweight,
+    Replace,
+    Rot,
 }
 
 impl Nemesis {
     pub fn new(cluster: &mut SimCluster) -> Nemesis {
-        let mut nemesis = Nemesis { rng: cluster.world.rng.fork(), next_at: Instant::ZERO, ends: Vec::new() };
+        let mut nemesis = Nemesis {
+            rng: cluster.world.rng.fork(),
+            next_at: Instant::ZERO,
+            ends: Vec::new(),
+            replacing: None,
+            replaced: 0,
+            rotten: None,
+        };
         nemesis.plan(cluster);
         nemesis
     }
@@ -58,6 +78,7 @@ impl Nemesis {
         for end in due {
             self.end(cluster, end);
         }
+        self.finish_replacing(cluster);
         if now >= self.next_at {
             self.plan(cluster);
             self.begin(cluster);
@@ -65,13 +86,71 @@ impl Nemesis {
     }
 
     /// Nothing is broken any more.
-    pub fn heal(&mut self, cluster: &mut SimCluster) {
+    pub fn heal(&mut self, cluster: &mut SimCluster) -> Result<(), String> {
         self.ends.clear();
         cluster.world.heal_network();
         let calm = cluster.world.options.calm();
         cluster.world.network.calm(calm);
         cluster.start_everything();
         cluster.world.trace.note(cluster.world.now, format_args!("healed"));
+        if self.replacing.is_some() {
+            let limit = cluster.world.options.liveness;
+            let done = cluster.run_while(limit, |cluster| {
+                self.finish_replacing(cluster);
+                self.replacing.is_some()
+            });
+            if !done {
+                let waiting = cluster.waiting().join("; ");
+                return Err(format!("a disk could not be replaced within {limit:?}: {waiting}"));
+            }
+        }
+        let ids: Vec<usize> = cluster.osds.iter().copied().collect();
+        for &id in &ids {
+            run::command(cluster, json!({"prefix": "osd reweight", "id": id, "weight": 1.0}))?;
+        }
+        Ok(())
+    }
+
+    /// An operator takes a dead disk's number away and gets one for the new disk; both may take a while.
+    fn replace(&mut self, cluster: &mut SimCluster, at: usize) {
+        cluster.destroy_osd(at);
+        self.replaced += 1;
+        let uuid = format!("00000000-0000-4000-9000-{:012}", self.replaced);
+        let number = Rc::new(Cell::new(None));
+        let (result, new) = (number.clone(), json!({"prefix": "osd new", "uuid": uuid}));
+        cluster.as_admin(move |handle| async move {
+            for order in [
+                json!({"prefix": "osd down", "id": at}),
+                json!({"prefix": "osd rm", "id": at, "force": true}),
+            ] {
+                loop {
+                    match handle.command(order.to_string(), "").await {
+                        Ok(_) => break,
+                        Err(error) if error.code == ErrorCode::NotFound => break,
+                        Err(_) => handle.sleep(Duration::from_millis(500)).await,
+                    }
+                }
+            }
+            loop {
+                let answer = handle.command(new.to_string(), "").await;
+                let id = answer.ok().and_then(|reply| serde_json::from_str::<Value>(&reply.json).ok());
+                if let Some(id) = id.and_then(|json| json["osdid"].as_u64()) {
+                    result.set(Some(id as usize));
+                    return;
+                }
+                handle.sleep(Duration::from_millis(500)).await;
+            }
+        });
+        self.replacing = Some((uuid, number));
+    }
+
+    fn finish_replacing(&mut self, cluster: &mut SimCluster) {
+        if let Some((uuid, number)) = &self.replacing
+            && let Some(at) = number.get()
+        {
+            cluster.add_osd(at, uuid);
+            self.replacing = None;
+        }
     }
 
     fn begin(&mut self, cluster: &mut SimCluster) {
@@ -89,6 +168,9 @@ impl Nemesis {
         offer(f.pause, Fault::Pause, 3);
         offer(f.slow, Fault::Slow, 2);
         offer(f.blackout, Fault::Blackout, 1);
+        offer(f.reweight, Fault::Reweight, 3);
+        offer(f.replace, Fault::Replace, 3);
+        offer(f.rot, Fault::Rot, 4);
         let Some(&fault) = self.rng.pick(&choices) else { return };
         let now = cluster.world.now;
         // Short and long outages find different things: below and above the heartbeat grace.
@@ -120,6 +202,42 @@ impl Nemesis {
                 cluster.world.network.slow(a, b, extra);
                 cluster.world.trace.note(now, format_args!("{a} -> {b} slows down by {extra:?}"));
                 self.ends.push((now + outage, End::Heal));
+            }
+            Fault::Reweight => {
+                let at = *self.rng.pick(&cluster.osds.iter().copied().collect::<Vec<_>>()).unwrap_or(&0);
+                let order = match self.rng.below(4) {
+                    0 => json!({"prefix": "osd out", "id": at}),
+                    1 => json!({"prefix": "osd in", "id": at}),
+                    2 => json!({"prefix": "osd reweight", "id": at, "weight": 1.0}),
+                    _ => json!({"prefix": "osd reweight", "id": at, "weight": 0.5}),
+                };
+                cluster.world.trace.note(now, format_args!("{order}"));
+                cluster.as_admin(move |handle| async move {
+                    let _ = handle.command(order.to_string(), "").await;
+                });
+            }
+            Fault::Replace => {
+                let Some(at) = self.some_osd(cluster) else { return };
+                // One more than copies: else nobody could take over.
+                let enough =
+                    cluster.osds.len() > cluster.world.options.size as usize || self.rng.chance(1, 2);
+                if enough && self.replacing.is_none() && cluster.is_clean() {
+                    self.replace(cluster, at);
+                }
+            }
+            Fault::Rot => {
+                let Some(some) = self.some_osd(cluster) else { return };
+                let at = *self.rotten.get_or_insert(some);
+                if !cluster.is_clean() {
+                    return;
+                }
+                let rng = &mut self.rng;
+                let rotted = cluster.world.with_node(NodeId::Osd(at), |node, _, _, _| {
+                    node.osd().is_some_and(|osd| (0..3).any(|_| osd.rot(rng)))
+                });
+                if rotted == Some(true) {
+                    cluster.world.trace.note(now, format_args!("bits rot on osd.{at}"));
+                }
             }
             Fault::Blackout => {
                 for at in cluster.osds.clone() {

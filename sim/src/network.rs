@@ -86,7 +86,7 @@ pub enum NetworkEvent {
     /// One end notices that the session is over.
     Closed { node: NodeId, run: u64, session: SessionId },
     /// Nobody listens at the address an OSD was thought to be at.
-    Refused { node: NodeId, run: u64, target: NodeId },
+    Refused { node: NodeId, run: u64, target: NodeId, target_run: u64 },
     /// Ends the session if its link is still cut.
     IdleCheck { session: SessionId },
     /// What was held while the link was cut arrives, in order.
@@ -211,7 +211,7 @@ impl Network {
                 if self.runs.get(&target) != Some(&target_run) {
                     if !self.is_cut(from, target) && !self.is_cut(target, from) {
                         let at = now + self.latency() * 2;
-                        self.queue.push((at, NetworkEvent::Refused { node: from, run, target }));
+                        self.queue.push((at, NetworkEvent::Refused { node: from, run, target, target_run }));
                     }
                     return;
                 }

@@ -26,6 +26,13 @@ impl SimNode {
         }
     }
 
+    pub fn mon(&mut self) -> Option<&mut MonNode> {
+        match self {
+            SimNode::Mon(mon) => Some(mon),
+            _ => None,
+        }
+    }
+
     pub fn osd(&mut self) -> Option<&mut OsdNode> {
         match self {
             SimNode::Osd(osd) => Some(osd),

@@ -40,8 +40,12 @@ pub struct Options {
     pub pg_num: u32,
     /// Objects the workload works on, in total.
     pub objects: usize,
+    /// Bytes that one write of the workload adds: a multiple of eight.
+    pub unit: usize,
     /// Tasks per client.
     pub tasks: usize,
+    /// Whether each client also uses a block image.
+    pub images: bool,
     /// Mean pause between a task's operations.
     pub think: Duration,
     /// Length of the safety phase.
@@ -113,6 +117,7 @@ impl Options {
             replace: maybe(6),
             rot: maybe(6),
         };
+        let faults = Faults { rot: faults.rot && !faults.replace, ..faults };
         let size = *rng.pick(&[2, 3, 3, 3]).expect("not empty");
         let osds = rng.range(u64::from(size), 7) as usize;
         let micros = |n| Duration::from_micros(n);
@@ -130,7 +135,9 @@ impl Options {
             .clamp(1, size),
             pg_num: *rng.pick(&[1, 4, 8]).expect("not empty"),
             objects: rng.range(3, 24) as usize,
+            unit: *rng.pick(&[8, 8, 520, 4096, 20_480]).expect("not empty"),
             tasks: rng.range(1, 6) as usize,
+            images: rng.chance(1, 3),
             think: Duration::from_millis(rng.range(1, 60)),
             safety: Duration::from_secs(60),
             liveness: Duration::from_secs(180),
@@ -158,15 +165,17 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} mons, {} osds, {} clients x {} tasks, pool {}/{} with {} pgs, {} objects, faults every {:?}: {}",
+            "{} mons, {} osds, {} clients x {} tasks{}, pool {}/{} with {} pgs, {} objects by {} bytes, faults every {:?}: {}",
             self.mons,
             self.osds,
             self.clients,
             self.tasks,
+            if self.images { " and an image" } else { "" },
             self.size,
             self.min_size,
             self.pg_num,
             self.objects,
+            self.unit,
             self.fault_interval,
             self.faults
         )

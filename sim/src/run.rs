@@ -8,9 +8,11 @@ use crate::nemesis::Nemesis;
 use crate::network::NodeId;
 use crate::options::Options;
 use crate::trace::Trace;
-use crate::workload::{Shared, Task, perform};
+use crate::workload::image::ImageTask;
+use crate::workload::{Shared, Task, Units};
 use bytes::Bytes;
 use nacre_client::Cluster;
+use nacre_types::{Instant, PgId};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::future::Future;
@@ -53,7 +55,7 @@ pub fn run(options: Options, print: bool) -> Outcome {
         hash: cluster.world.trace.hash(),
         events: cluster.world.trace.events(),
         operations: history.borrow().answered(),
-        simulated: cluster.world.now.since(nacre_types::Instant::ZERO),
+        simulated: cluster.world.now.since(Instant::ZERO),
         recent: if failure.is_some() {
             cluster.world.trace.recent().map(String::from).collect()
         } else {
@@ -65,7 +67,7 @@ pub fn run(options: Options, print: bool) -> Outcome {
 
 fn phases(cluster: &mut SimCluster, history: &Shared) -> Result<(), String> {
     start(cluster)?;
-    safety(cluster, history);
+    safety(cluster, history)?;
     liveness(cluster)?;
     judge(cluster, history)
 }
@@ -80,17 +82,13 @@ pub fn admin<T: 'static, F>(
 where
     F: Future<Output = Result<T, String>> + 'static,
 {
-    let id = cluster.admin();
     let done: Rc<RefCell<Option<Result<T, String>>>> = Rc::default();
     let result = done.clone();
-    cluster.world.with_node(id, |node, now, wall_ms, out| {
-        if let Some(client) = node.client() {
-            let work = work(client.cluster.clone());
-            client.spawn(async move {
-                let value = work.await;
-                *result.borrow_mut() = Some(value);
-            });
-            client.turn(now, nacre_client::ClientEvent::Tick { wall_ms }, out);
+    cluster.as_admin(|handle| {
+        let work = work(handle);
+        async move {
+            let value = work.await;
+            *result.borrow_mut() = Some(value);
         }
     });
     let waiting = done.clone();
@@ -180,7 +178,7 @@ fn pg_summary(pgs: &Value) -> String {
     unclean.take(6).map(line).collect::<Vec<_>>().join("; ")
 }
 
-fn safety(cluster: &mut SimCluster, history: &Shared) {
+fn safety(cluster: &mut SimCluster, history: &Shared) -> Result<(), String> {
     let options = cluster.world.options.clone();
     let until = cluster.world.now + options.safety;
     for client in 0..options.clients {
@@ -196,6 +194,7 @@ fn safety(cluster: &mut SimCluster, history: &Shared) {
                     history: history.clone(),
                     rng,
                     objects: options.objects,
+                    units: Units(options.unit),
                     think: options.think,
                     until,
                 };
@@ -204,12 +203,37 @@ fn safety(cluster: &mut SimCluster, history: &Shared) {
             });
         }
     }
+    if options.images {
+        spawn_images(cluster, history, until);
+    }
     let mut nemesis = Nemesis::new(cluster);
     while cluster.world.now < until && cluster.world.failure.is_none() {
         cluster.run_for(STEP);
         nemesis.act(cluster);
     }
-    nemesis.heal(cluster);
+    nemesis.heal(cluster)
+}
+
+fn spawn_images(cluster: &mut SimCluster, history: &Shared, until: Instant) {
+    let think = cluster.world.options.think;
+    for client in 0..cluster.world.options.clients {
+        let rng = cluster.world.rng.fork();
+        cluster.world.with_node(NodeId::Client(client), |node, now, wall_ms, out| {
+            let Some(node) = node.client() else { return };
+            let task = ImageTask {
+                name: format!("image-{client}"),
+                cluster: node.cluster.clone(),
+                pool: POOL.into(),
+                clock: node.clock.clone(),
+                history: history.clone(),
+                rng,
+                think,
+                until,
+            };
+            node.spawn(task.run());
+            node.turn(now, nacre_client::ClientEvent::Tick { wall_ms }, out);
+        });
+    }
 }
 
 fn liveness(cluster: &mut SimCluster) -> Result<(), String> {
@@ -222,11 +246,13 @@ fn liveness(cluster: &mut SimCluster) -> Result<(), String> {
         })
     });
     if !answered && cluster.world.failure.is_none() {
-        return Err(format!("operations are still without an answer {limit:?} after healing"));
+        let waiting = cluster.waiting().join("; ");
+        return Err(format!("operations are still without an answer {limit:?} after healing: {waiting}"));
     }
-    let osds = cluster.osds.len();
+    let osds = cluster.osds.len() as u64;
     wait_healthy(cluster, limit, "active+clean after healing", move |status, pgs| {
-        status["osdmap"]["num_up_osds"] == osds && all_clean(pgs)
+        let count = |key: &str| status["osdmap"][key].as_u64();
+        count("num_up_osds") == Some(osds) && count("num_in_osds") == Some(osds) && all_clean(pgs)
     })
 }
 
@@ -239,16 +265,18 @@ fn judge(cluster: &mut SimCluster, history: &Shared) -> Result<(), String> {
         None => return Err("the administrator's client is gone".into()),
     };
     let shared = history.clone();
+    let units = Units(cluster.world.options.unit);
     admin(cluster, START_LIMIT * 2, "final reads", move |handle| async move {
         let pool = handle.pool(POOL).await.map_err(|e| e.to_string())?;
         for name in names {
             let invocation = shared.borrow_mut().invoke(usize::MAX, &name, clock.now(), Action::Read);
-            let answer = perform(&pool, &name, &Action::Read).await;
+            let answer = units.perform(&pool, &name, &Action::Read).await;
             shared.borrow_mut().answer(&invocation, clock.now(), answer);
         }
         Ok(())
     })?;
     check_history(&history.borrow())?;
+    scrub(cluster)?;
     let problems = cluster.fsck_all();
     if !problems.is_empty() {
         return Err(format!("fsck: {}", problems.join("; ")));
@@ -256,7 +284,44 @@ fn judge(cluster: &mut SimCluster, history: &Shared) -> Result<(), String> {
     Ok(())
 }
 
+/// A deep scrub of every PG, which finds nothing; with rot, after a repair, which may.
+fn scrub(cluster: &mut SimCluster) -> Result<(), String> {
+    let rot = cluster.world.options.faults.rot;
+    for order in if rot { &["repair", "deep-scrub"][..] } else { &["deep-scrub"] } {
+        let began = cluster.world.wall_ms();
+        let pgs = command(cluster, json!({"prefix": "pg ls"}))?["pg_stats"].take();
+        for pg in pgs.as_array().into_iter().flatten() {
+            let pg: PgId =
+                pg["pgid"].as_str().unwrap_or_default().parse().map_err(|_| "a PG without a name")?;
+            admin(cluster, START_LIMIT, order, move |handle| async move {
+                let reply = handle.pg_admin(pg, order, "{}").await.map_err(|error| error.to_string())?;
+                if reply.code == 0 { Ok(()) } else { Err(reply.message) }
+            })?;
+        }
+        let limit = cluster.world.options.liveness;
+        let last = *order == "deep-scrub";
+        wait_healthy(cluster, limit, order, move |_, pgs| {
+            let scrubbed = |pg: &Value| {
+                let state = pg["state"].as_str().unwrap_or_default();
+                pg["last_deep_scrub_ms"].as_u64() >= Some(began)
+                    && !state.contains("scrubbing")
+                    && (last || !state.contains("inconsistent"))
+            };
+            all_clean(pgs) && pgs.as_array().into_iter().flatten().all(scrubbed)
+        })?;
+    }
+    let pgs = command(cluster, json!({"prefix": "pg ls"}))?["pg_stats"].take();
+    let bad = |pg: &&Value| pg["stat_sum"]["num_scrub_errors"] != 0;
+    match pgs.as_array().into_iter().flatten().find(bad) {
+        Some(pg) => Err(format!("the last deep scrub found errors: {pg}")),
+        None => Ok(()),
+    }
+}
+
 fn check_history(history: &History) -> Result<(), String> {
+    if let Some(complaint) = history.complaints().first() {
+        return Err(complaint.clone());
+    }
     for (name, operations) in history.objects() {
         linearizability::check(name, operations)?;
     }

@@ -1,5 +1,7 @@
 //! What clients do: reads, writes, appends, conditional writes and removals of a few objects, all of it in the history.
 
+pub mod image;
+
 use crate::checkers::history::{Action, Answer, Content, History};
 use crate::executor::Clock;
 use bytes::Bytes;
@@ -24,6 +26,7 @@ pub struct Task {
     pub history: Shared,
     pub rng: Rng,
     pub objects: usize,
+    pub units: Units,
     pub think: Duration,
     pub until: Instant,
 }
@@ -63,51 +66,56 @@ impl Task {
     async fn perform(&mut self, pool: &Pool, object: &str, action: Action) {
         let now = self.clock.now();
         let invocation = self.history.borrow_mut().invoke(self.client, object, now, action.clone());
-        let answer = perform(pool, object, &action).await;
+        let answer = self.units.perform(pool, object, &action).await;
         self.history.borrow_mut().answer(&invocation, self.clock.now(), answer);
     }
 }
 
-/// Carries out one action and says what came of it.
-pub async fn perform(pool: &Pool, object: &str, action: &Action) -> Answer {
-    let object = pool.object(object);
-    let result = match action {
-        Action::Read => match object.read(0, 1 << 20).await {
-            Ok(bytes) => return Answer::Content(decode(&bytes)),
-            Err(error) if error.code == ErrorCode::NotFound => return Answer::Content(None),
-            Err(error) => Err(error),
-        },
-        Action::WriteFull(id) => object.write_full(encode(&[*id])).await,
-        Action::Append(id) => object.append(encode(&[*id])).await,
-        Action::CompareAndWrite { expected, id } => {
-            object.compare_and_write(0, encode(&[*expected]), encode(&[*id])).await
+/// How ids become bytes: each fills a unit.
+#[derive(Clone, Copy, Debug)]
+pub struct Units(pub usize);
+
+/// More than any object has.
+const READ_BYTES: u64 = 4 << 20;
+
+impl Units {
+    /// Carries out one action and says what came of it.
+    pub async fn perform(self, pool: &Pool, object: &str, action: &Action) -> Answer {
+        let object = pool.object(object);
+        let result = match action {
+            Action::Read => match object.read(0, READ_BYTES).await {
+                Ok(bytes) => return Answer::Content(Some(self.decode(&bytes))),
+                Err(error) if error.code == ErrorCode::NotFound => return Answer::Content(None),
+                Err(error) => Err(error),
+            },
+            Action::WriteFull(id) => object.write_full(self.encode(*id)).await,
+            Action::Append(id) => object.append(self.encode(*id)).await,
+            Action::CompareAndWrite { expected, id } => {
+                object.compare_and_write(0, self.encode(*expected), self.encode(*id)).await
+            }
+            Action::Remove => object.remove().await,
+        };
+        match result {
+            Ok(()) => Answer::Done,
+            Err(error) => match error.code {
+                ErrorCode::NotFound => Answer::NotFound,
+                ErrorCode::Canceled => Answer::Mismatch,
+                _ => Answer::Unknown,
+            },
         }
-        Action::Remove => object.remove().await,
-    };
-    match result {
-        Ok(_) => Answer::Done,
-        Err(error) => match error.code {
-            ErrorCode::NotFound => Answer::NotFound,
-            ErrorCode::Canceled => Answer::Mismatch,
-            _ => Answer::Unknown,
-        },
     }
-}
 
-fn encode(content: &[u64]) -> Bytes {
-    content.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>().into()
-}
+    fn encode(self, id: u64) -> Bytes {
+        id.to_le_bytes().repeat(self.0 / 8).into()
+    }
 
-fn decode(bytes: &[u8]) -> Option<Content> {
-    // Bytes nobody wrote show as an id nobody wrote.
-    Some(
-        bytes
-            .chunks(8)
-            .map(|c| {
-                let mut word = [0xee; 8];
-                word[..c.len()].copy_from_slice(c);
-                u64::from_le_bytes(word)
-            })
-            .collect(),
-    )
+    /// Bytes nobody wrote show as an id nobody wrote.
+    fn decode(self, bytes: &[u8]) -> Content {
+        let id = |unit: &[u8]| {
+            let id: [u8; 8] = unit.get(..8).and_then(|first| first.try_into().ok()).unwrap_or([0xee; 8]);
+            let intact = unit.len() == self.0 && unit.chunks(8).all(|word| word == id);
+            if intact { u64::from_le_bytes(id) } else { u64::MAX }
+        };
+        bytes.chunks(self.0).map(id).collect()
+    }
 }

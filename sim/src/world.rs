@@ -300,12 +300,12 @@ impl<N: Node> World<N> {
                 }
                 self.input(node, Input::SessionClosed(session));
             }
-            NetworkEvent::Refused { node, run, target } => {
+            NetworkEvent::Refused { node, run, target, target_run } => {
                 let Some(slot) = self.nodes.get_mut(&node).filter(|slot| slot.run == run) else { return };
                 match target {
                     NodeId::Mon(_) => slot.mon = (slot.mon + 1) % self.options.mons,
                     NodeId::Osd(at) => {
-                        let address = String::new();
+                        let address = osd_address(at, target_run);
                         self.input(node, Input::Refused(OsdId(at as u32), address));
                     }
                     NodeId::Client(_) => {}

@@ -51,6 +51,7 @@ pub struct History {
     objects: BTreeMap<String, Vec<Operation>>,
     next_id: u64,
     answered: u64,
+    complaints: Vec<String>,
 }
 
 /// Names an operation in a history until it is answered.
@@ -91,6 +92,20 @@ impl History {
 
     pub fn objects(&self) -> impl Iterator<Item = (&str, &[Operation])> {
         self.objects.iter().map(|(name, operations)| (name.as_str(), operations.as_slice()))
+    }
+
+    /// An operation that is judged elsewhere.
+    pub fn count(&mut self) {
+        self.answered += 1;
+    }
+
+    /// A task saw what must not be.
+    pub fn complain(&mut self, what: String) {
+        self.complaints.push(what);
+    }
+
+    pub fn complaints(&self) -> &[String] {
+        &self.complaints
     }
 
     /// Operations that got an answer, whatever it was.

@@ -27,6 +27,10 @@ impl ClientNode {
         self.executor.is_idle()
     }
 
+    pub fn tasks(&self) -> usize {
+        self.executor.tasks()
+    }
+
     /// Lets tasks run and the machine act on what they asked, until neither has anything to do now.
     pub fn turn(&mut self, now: Instant, event: ClientEvent, out: &mut Vec<Output>) {
         self.cluster.step(now, event);

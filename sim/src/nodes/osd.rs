@@ -93,6 +93,15 @@ impl OsdNode {
         &mut self.disk
     }
 
+    /// Flips a bit somewhere in the data area; false if nothing is there yet.
+    pub fn rot(&mut self, rng: &mut Rng) -> bool {
+        let from = self.osd.store().superblock().data_offset;
+        let blocks: Vec<u64> = self.disk.blocks_from(from).collect();
+        let Some(block) = rng.pick(&blocks) else { return false };
+        self.disk.rot(block + rng.below(4096), rng.below(8) as u8);
+        true
+    }
+
     fn delay(&mut self) -> Duration {
         self.latency_mean.mul_f64(0.2 + 1.6 * self.rng.below(1000) as f64 / 1000.0)
     }

@@ -173,6 +173,11 @@ impl SimDisk {
         self.durable.entry(block).or_insert_with(|| Box::new([0; BLOCK]))[within] ^= 1 << (bit % 8);
     }
 
+    /// Offsets from `from` on of blocks that were ever written and made durable, in order.
+    pub fn blocks_from(&self, from: u64) -> impl Iterator<Item = u64> + '_ {
+        self.durable.range(from / BLOCK_U64..).map(|(&block, _)| block * BLOCK_U64)
+    }
+
     /// Reads of the block at `offset` fail from now on.
     pub fn break_block(&mut self, offset: u64) {
         self.bad_blocks.insert(offset / BLOCK_U64);

@@ -1,0 +1,230 @@
+//! A client that uses a block image: every block says which it is and how often it was written, so that each read can
+//! be judged on the spot. What a read sees lies between the writes acknowledged before it and those sent until it
+//! ends; a snapshot never changes.
+
+use super::Shared;
+use crate::executor::Clock;
+use bytes::Bytes;
+use nacre_client::image::{CreateOptions, OpenOptions};
+use nacre_client::{Cluster, ErrorCode, Image, OpError, Pool};
+use nacre_types::{Instant, Rng};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+const BLOCK: u64 = 4096;
+/// Objects of the image: small, so that a run sees many and requests cross their ends.
+const ORDER: u32 = 16;
+const BLOCKS: u64 = 64;
+const BLOCKS_PER_REQUEST_MAX: u64 = 6;
+
+pub struct ImageTask {
+    pub name: String,
+    pub cluster: Cluster,
+    pub pool: String,
+    pub clock: Clock,
+    pub history: Shared,
+    pub rng: Rng,
+    pub think: Duration,
+    pub until: Instant,
+}
+
+/// How often a block was written: by what was acknowledged, and by what was sent.
+#[derive(Clone, Copy, Default, Debug)]
+struct Window {
+    acked: u64,
+    sent: u64,
+    /// A write of it is under way.
+    busy: bool,
+}
+
+/// A snapshot, and what its blocks have to be.
+struct Taken {
+    name: String,
+    low: Vec<u64>,
+    high: Vec<u64>,
+}
+
+#[derive(Clone)]
+struct Blocks {
+    image: Image,
+    windows: Rc<RefCell<Vec<Window>>>,
+    history: Shared,
+}
+
+impl ImageTask {
+    pub async fn run(mut self) {
+        let history = self.history.clone();
+        if let Err(why) = self.work().await {
+            history.borrow_mut().complain(format!("image {}: {why}", self.name));
+        }
+    }
+
+    async fn work(&mut self) -> Result<(), String> {
+        let text = |error: OpError| error.to_string();
+        // Whoever uses a block device cannot be told that something timed out.
+        let pool = self.cluster.pool(&self.pool).await.map_err(text)?.with_timeout(None);
+        match pool.create_image(&self.name, CreateOptions { size: BLOCKS * BLOCK, order: ORDER }).await {
+            Err(error) if error.code != ErrorCode::AlreadyExists => return Err(format!("creating: {error}")),
+            _ => {}
+        }
+        let image = pool.open_image(&self.name, OpenOptions::default()).await.map_err(text)?;
+        let windows = Rc::new(RefCell::new(vec![Window::default(); BLOCKS as usize]));
+        let blocks = Blocks { image, windows, history: self.history.clone() };
+        let mut taken: Vec<Taken> = Vec::new();
+        while self.clock.now() < self.until {
+            match self.rng.below(100) {
+                0..50 => blocks.write(&mut self.rng).await?,
+                50..95 => blocks.read(&mut self.rng).await?,
+                95..97 => {
+                    let name = format!("s{}", self.history.borrow_mut().fresh_id());
+                    // The monitors may be away: then there is none.
+                    if let Ok(snapshot) = blocks.snapshot(&name).await {
+                        taken.push(snapshot);
+                    }
+                }
+                97..99 => {
+                    if let Some(snapshot) = taken.last_mut() {
+                        check_snapshot(&pool, &self.name, snapshot).await?;
+                    }
+                }
+                _ if taken.len() > 1 => {
+                    let snapshot = taken.remove(0);
+                    // Likewise; it is trimmed some day or not.
+                    let _ = blocks.image.remove_snapshot(&snapshot.name).await;
+                }
+                _ => {}
+            }
+            let pause = self.think.mul_f64(2.0 * self.rng.below(1000) as f64 / 1000.0);
+            self.clock.sleep(pause).await;
+        }
+        blocks.check(0, BLOCKS).await?;
+        for snapshot in &mut taken {
+            check_snapshot(&pool, &self.name, snapshot).await?;
+        }
+        blocks.image.close().await.map_err(|error| format!("closing: {error}"))
+    }
+}
+
+impl Blocks {
+    async fn write(&self, rng: &mut Rng) -> Result<(), String> {
+        let (first, count) = range(rng);
+        let mut content = Vec::new();
+        {
+            let windows = &mut self.windows.borrow_mut()[first as usize..(first + count) as usize];
+            if windows.iter().any(|window| window.busy) {
+                return Ok(());
+            }
+            for (at, window) in windows.iter_mut().enumerate() {
+                window.sent += 1;
+                window.busy = true;
+                content.extend(encode(first + at as u64, window.sent));
+            }
+        }
+        let result = self.image.write(first * BLOCK, content).await;
+        self.history.borrow_mut().count();
+        result.map_err(|error| format!("writing blocks {first} to {}: {error}", first + count - 1))?;
+        for window in &mut self.windows.borrow_mut()[first as usize..(first + count) as usize] {
+            window.acked = window.sent;
+            window.busy = false;
+        }
+        Ok(())
+    }
+
+    async fn read(&self, rng: &mut Rng) -> Result<(), String> {
+        let (first, count) = range(rng);
+        self.check(first, count).await
+    }
+
+    async fn check(&self, first: u64, count: u64) -> Result<(), String> {
+        let low: Vec<u64> = self.acked(first, count);
+        let bytes = self.image.read(first * BLOCK, count * BLOCK).await;
+        self.history.borrow_mut().count();
+        let bytes =
+            bytes.map_err(|error| format!("reading blocks {first} to {}: {error}", first + count - 1))?;
+        let high: Vec<u64> = self.sent(first, count);
+        judge(first, &bytes, &low, &high).map(drop)
+    }
+
+    async fn snapshot(&self, name: &str) -> Result<Taken, String> {
+        let low = self.acked(0, BLOCKS);
+        self.image.create_snapshot(name).await.map_err(|error| error.to_string())?;
+        Ok(Taken { name: name.into(), low, high: self.sent(0, BLOCKS) })
+    }
+
+    fn acked(&self, first: u64, count: u64) -> Vec<u64> {
+        let windows = self.windows.borrow();
+        windows[first as usize..(first + count) as usize].iter().map(|window| window.acked).collect()
+    }
+
+    fn sent(&self, first: u64, count: u64) -> Vec<u64> {
+        let windows = self.windows.borrow();
+        windows[first as usize..(first + count) as usize].iter().map(|window| window.sent).collect()
+    }
+}
+
+/// The first look fixes what every later one must see.
+async fn check_snapshot(pool: &Pool, image: &str, snapshot: &mut Taken) -> Result<(), String> {
+    let text = |error: OpError| format!("snapshot {}: {error}", snapshot.name);
+    let at = pool.open_image(image, OpenOptions::at(&snapshot.name)).await.map_err(text)?;
+    let bytes = at.read(0, BLOCKS * BLOCK).await.map_err(text)?;
+    let seen = judge(0, &bytes, &snapshot.low, &snapshot.high);
+    let seen = seen.map_err(|why| format!("snapshot {}: {why}", snapshot.name))?;
+    at.close().await.map_err(text)?;
+    (snapshot.low, snapshot.high) = (seen.clone(), seen);
+    Ok(())
+}
+
+fn range(rng: &mut Rng) -> (u64, u64) {
+    let count = rng.range(1, BLOCKS_PER_REQUEST_MAX + 1);
+    (rng.below(BLOCKS - count + 1), count)
+}
+
+fn encode(block: u64, count: u64) -> Bytes {
+    [block.to_le_bytes(), count.to_le_bytes()].concat().repeat(BLOCK as usize / 16).into()
+}
+
+/// Counts seen, if each block is whole, itself, and within its window.
+fn judge(first: u64, bytes: &[u8], low: &[u64], high: &[u64]) -> Result<Vec<u64>, String> {
+    let mut seen = Vec::new();
+    for ((block, bytes), (&low, &high)) in
+        (first..).zip(bytes.chunks(BLOCK as usize)).zip(low.iter().zip(high))
+    {
+        let words: Vec<u64> = bytes
+            .chunks_exact(8)
+            .map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()))
+            .collect();
+        let (own, count) = (words[0], words[1]);
+        if count == 0 && low == 0 && words.iter().all(|&word| word == 0) {
+            seen.push(0);
+            continue;
+        }
+        if own != block || words.chunks_exact(2).any(|pair| pair != [block, count]) {
+            return Err(format!("block {block} holds {:?}...", &words[..8]));
+        }
+        if !(low..=high).contains(&count) {
+            return Err(format!("block {block} is as of write {count}, not {low} to {high}"));
+        }
+        seen.push(count);
+    }
+    Ok(seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_judged() {
+        let two = [encode(4, 7), encode(5, 1)].concat();
+        assert_eq!(judge(4, &two, &[6, 0], &[7, 1]), Ok(vec![7, 1]));
+        assert!(judge(4, &two, &[8, 0], &[9, 1]).is_err(), "a lost write");
+        assert!(judge(4, &two, &[0, 0], &[6, 1]).is_err(), "from the future");
+        assert!(judge(3, &two, &[0, 0], &[9, 9]).is_err(), "misplaced");
+        let mut torn = two.clone();
+        torn[600..616].copy_from_slice(&encode(4, 6)[..16]);
+        assert!(judge(4, &torn, &[6, 0], &[7, 1]).is_err(), "torn");
+        assert_eq!(judge(0, &[0; 4096], &[0], &[3]), Ok(vec![0]));
+        assert!(judge(0, &[0; 4096], &[1], &[3]).is_err(), "zeroes after an acknowledged write");
+    }
+}
