@@ -83,12 +83,21 @@ impl Thrash {
         Some((object, request))
     }
 
+    /// Every object has all its copies: the budget for one more fault. (A PG is clean with a member down, too.)
+    fn is_whole(&self) -> bool {
+        let full = |pg| self.c.map.pg(pg).is_some_and(|place| place.acting.len() == 3);
+        self.c.disks.is_empty()
+            && self.c.osds.values().all(|osd| osd.is_up())
+            && self.c.is_clean()
+            && self.c.map.pgs().all(full)
+    }
+
     fn fault(&mut self) {
         let ids: Vec<OsdId> = self.c.map.osds().map(|(id, _)| id).collect();
         let osd = *self.rng.pick(&ids).unwrap();
         let running = self.c.osds.contains_key(&osd);
         match self.rng.below(7) {
-            0 | 1 if running && self.c.disks.is_empty() && self.c.is_clean() => {
+            0 | 1 if running && self.is_whole() => {
                 self.c.kill(osd);
                 // Wiping takes one of three copies, while the others are whole.
                 if self.rng.chance(1, 4) {
@@ -96,7 +105,7 @@ impl Thrash {
                 }
             }
             0..=3 if !running => self.c.start(osd),
-            4 if self.c.is_clean() && ids.len() > 3 && self.c.disks.is_empty() => {
+            4 if ids.len() > 3 && self.is_whole() => {
                 let is_in = self.c.map.is_in(osd);
                 let others = ids.iter().filter(|&&id| id != osd && self.c.map.is_in(id)).count();
                 if !is_in || others >= 3 {
@@ -104,7 +113,7 @@ impl Thrash {
                     self.c.change(|map, step| step.osd_mut(map, osd).unwrap().weight = weight);
                 }
             }
-            5 if running && self.c.disks.is_empty() && self.c.is_clean() => {
+            5 if running && self.is_whole() => {
                 // One damaged copy of some object that has others.
                 let objects: Vec<ObjectId> = self.c.osds[&osd].store().objects.keys().cloned().collect();
                 if let Some(object) = self.rng.pick(&objects) {
