@@ -82,6 +82,8 @@ pub struct ReplayReport {
     pub bytes: u64,
     /// Why replay ended where it did.
     pub stopped: String,
+    /// Blocks of committed records that had rotted in the journal: reading them fails until they are repaired.
+    pub damaged_blocks: u64,
 }
 
 /// The record being written.

@@ -1,8 +1,10 @@
 //! Reading the journal after a crash.
 //!
 //! A record is written only when the one before it is durable, so every record but the last one found was committed.
-//! Only that last one can be torn: it counts if its head, its payload and its direct data all check. Where an earlier
-//! one does not check the journal is corrupt, and that must be said, not papered over: committed data would vanish.
+//! Only that last one can be torn: it counts if its head, its payload and its direct data all check. An earlier one whose
+//! payload has rotted still counts, its blocks do not: their checksums in the index betray them, and whoever reads them
+//! goes to another copy. Where an earlier one's head does not check the journal is corrupt, and that must be said, not
+//! papered over: committed data would vanish.
 
 use super::record::{Header, Record};
 use super::ring::Ring;
@@ -27,11 +29,13 @@ pub(crate) struct Walk<'a> {
     pub tail: u64,
 }
 
-/// A record whose head and payload check.
+/// A record whose head checks.
 pub(crate) struct Found {
     pub record: Record,
     /// The payload's blocks one after the other.
     pub payload: Bytes,
+    /// Which of them do not have the checksum the head says, by their place.
+    pub damaged: Vec<usize>,
 }
 
 impl Walk<'_> {
@@ -60,13 +64,12 @@ impl Walk<'_> {
         };
         let Some(record) = header.decode(head) else { return stop("its head's checksum is wrong") };
         let payload = self.read(self.position + header.head_bytes(), header.payload_bytes() as usize)?;
-        let blocks = payload.chunks_exact(BLOCK).zip(&record.payload);
-        if let Some((_, (block, _))) = blocks.into_iter().find(|(bytes, (_, crc))| crc32(bytes) != *crc) {
-            return Ok(Err(format!("its data for block {block} has a wrong checksum")));
-        }
+        let blocks = payload.chunks_exact(BLOCK).zip(&record.payload).enumerate();
+        let damaged =
+            blocks.filter(|(_, (bytes, (_, crc)))| crc32(bytes) != *crc).map(|(at, _)| at).collect();
         self.position += header.total_bytes();
         self.seq += 1;
-        Ok(Ok(Found { record, payload }))
+        Ok(Ok(Found { record, payload, damaged }))
     }
 
     /// Whether the data that went directly to fresh blocks has arrived. Blocks that the record's own payload covers

@@ -145,8 +145,8 @@ fn wrong_bytes_never_get_a_right_checksum() {
     assert!(host.read(&object(0), 4096, 4096).is_ok());
 }
 
-#[test]
-fn a_rotten_journal_record_in_the_middle_is_named_not_skipped() {
+/// Six blocks of one object each in the journal alone; then a byte rots at `offset` of the third record.
+fn rotten_third_record(offset: u64) -> Host {
     let mut host = Host::new(6, capacity(), tiny());
     for i in 0..6 {
         write(&mut host, i, 0, 4096);
@@ -157,11 +157,30 @@ fn a_rotten_journal_record_in_the_middle_is_named_not_skipped() {
     // The index has lost its memtables, so all of this is replayed.
     host.disk.power();
     host.kv.power();
-    host.disk.rot(superblock.journal_offset + 2 * 8192 + 100, 1);
+    host.disk.rot(superblock.journal_offset + 2 * 8192 + offset, 1);
+    host
+}
+
+#[test]
+fn a_rotten_journal_record_in_the_middle_is_named_not_skipped() {
+    let mut host = rotten_third_record(100);
     let error = Store::mount(&mut host.disk, host.kv.clone(), tiny()).unwrap_err();
     assert!(matches!(error, OpenError::JournalCorrupt { seq: 3, .. }), "{error}");
     let report = fsck(&mut host.disk, &mut host.kv, false);
     assert!(matches!(report.errors[0], FsckError::Open(OpenError::JournalCorrupt { .. })));
+}
+
+#[test]
+fn rotten_data_in_the_journal_costs_one_block_not_the_store() {
+    let mut host = rotten_third_record(4096 + 100);
+    let store = Store::mount(&mut host.disk, host.kv.clone(), tiny()).unwrap();
+    assert_eq!((store.replay_report().damaged_blocks, store.replay_report().records), (1, 6));
+    host.store = Some(store);
+    for i in 0..6 {
+        let read = host.read(&object(i), 0, 4096);
+        assert_eq!(matches!(read, Err(StoreError::Checksum { .. })), i == 2, "{i}");
+        assert_eq!(read.is_ok(), i != 2, "{i}");
+    }
 }
 
 #[test]
