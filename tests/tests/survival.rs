@@ -189,6 +189,11 @@ fn a_lost_osd_is_rebuilt_under_a_new_id() -> anyhow::Result<()> {
     writer.wait_writes(2000, 60 * SECOND)?;
     cluster.dev("kill", "osd.2")?;
     std::fs::remove_dir_all(cluster.dir().join("osd.2"))?;
+    wait_for("osd.2 to be marked down", 10 * SECOND, || {
+        let tree = cluster.json(&["osd", "tree"])?;
+        let nodes = tree["nodes"].as_array().context("no nodes")?;
+        Ok(nodes.iter().any(|node| node["name"] == "osd.2" && node["status"] == "down"))
+    })?;
     cluster.nacre(&["osd", "rm", "osd.2", "--yes-i-really-mean-it"])?;
     let dir = cluster.dir().join("osd.3");
     let text = dir.display().to_string();
