@@ -224,7 +224,7 @@ impl Pg {
                 return;
             };
             let idle = |object: &&ObjectId| {
-                !self.recovery.active.contains_key(*object) && !self.missing.contains(*object)
+                !self.recovery.active.contains_key(*object) && !self.missing.contains(object)
             };
             if window.in_flight.len() >= TARGET_OBJECTS_MAX || !self.backfill_is_granted(osd) {
                 return;

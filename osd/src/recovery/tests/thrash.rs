@@ -182,7 +182,8 @@ fn acknowledged_writes_survive_whatever_happens() {
             thrash.fault();
             for request in requests {
                 let (reply, _) = thrash.c.answer(request);
-                assert_eq!(reply.code, ErrorCode::Ok as i32, "seed {seed}: {}", reply.message);
+                let last: Vec<&String> = thrash.c.log.iter().rev().take(40).rev().collect();
+                assert_eq!(reply.code, ErrorCode::Ok as i32, "seed {seed}: {}: {last:#?}", reply.message);
             }
         }
         thrash.finish(seed);
