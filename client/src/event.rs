@@ -15,6 +15,8 @@ pub enum ClientEvent {
         packet: Packet,
     },
     SessionClosed(SessionId),
+    /// A round over the monitors ended without one that could be used, for that reason.
+    MonitorsUnreachable(String),
     /// The API has queued something: see `Cluster::set_waker`.
     Wake,
 }

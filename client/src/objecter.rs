@@ -476,6 +476,10 @@ impl Objecter {
     /// What a call waits for.
     fn needs(&self, call: &Call) -> String {
         let monitors = || match self.following.mon_heard {
+            None if self.following.unreachable.is_some() => {
+                let reason = self.following.unreachable.as_deref().unwrap_or_default();
+                format!("no monitor can be used: {reason}")
+            }
             None => {
                 let named = self.config.mons.iter().map(|(name, address)| format!("mon.{name} at {address}"));
                 format!("no monitor answers ({})", named.collect::<Vec<_>>().join(", "))
@@ -513,6 +517,7 @@ impl Machine for Objecter {
             ClientEvent::Tick { wall_ms } => self.wall_offset_ms = wall_ms.saturating_sub(now.as_millis()),
             ClientEvent::Received { from, packet } => self.on_packet(now, from, packet, out),
             ClientEvent::SessionClosed(session) => self.on_session_closed(now, session, out),
+            ClientEvent::MonitorsUnreachable(reason) => self.following.unreachable = Some(reason),
             ClientEvent::Wake => {}
         }
         while let Some(seq) = self.fresh.pop_front() {

@@ -1,11 +1,12 @@
 //! Following the osdmap and the monmap: subscribing at whichever monitor answers, applying what comes.
 
 use super::Objecter;
+use super::call::{Ask, Call, State};
 use crate::ClientEffect;
 use nacre_maps::{Incremental, MonMap, OsdMap};
 use nacre_types::{Epoch, Instant, Outbox};
 use nacre_wire::messages::{LogLevel, MapRequest, Maps, Subscribe};
-use nacre_wire::{Address, Packet, SessionId};
+use nacre_wire::{Address, OpError, Packet, SessionId};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ const ASK_PERIOD: Duration = Duration::from_secs(1);
 const RENEW_PERIOD: Duration = Duration::from_secs(10);
 /// Least time between two requests for a newer map that somebody has mentioned.
 const CATCH_UP_PERIOD: Duration = Duration::from_millis(200);
+/// One monitor may not know yet a client that was made a moment ago; what is refused so often is meant.
+const REFUSALS_BELIEVED: u32 = 2;
 
 #[derive(Debug, Default)]
 pub(super) struct Following {
@@ -27,6 +30,10 @@ pub(super) struct Following {
     pub(super) need_full: bool,
     /// When a monitor last said anything.
     pub(super) mon_heard: Option<Instant>,
+    /// Why no monitor could be reached, if that was so lately.
+    pub(super) unreachable: Option<String>,
+    /// Subscriptions refused since maps last came.
+    pub(super) refusals: u32,
 }
 
 impl Following {
@@ -72,12 +79,33 @@ impl Objecter {
         self.following.next_subscribe = self.following.next_subscribe.min(soon);
     }
 
+    /// The monitors give us no maps: what waits for one waits in vain.
+    pub(super) fn subscription_refused(
+        &mut self,
+        now: Instant,
+        error: &OpError,
+        out: &mut Outbox<ClientEffect>,
+    ) {
+        self.following.refusals += 1;
+        if self.following.refusals < REFUSALS_BELIEVED {
+            return;
+        }
+        let waits =
+            |call: &Call| matches!(call.ask, Ask::Map(_)) || matches!(call.state, State::Unroutable(_));
+        let waiting: Vec<u64> =
+            self.calls.iter().filter(|(_, call)| waits(call)).map(|(seq, _)| *seq).collect();
+        for seq in waiting {
+            self.finish(now, seq, Err(error.clone()), out);
+        }
+    }
+
     pub(super) fn on_maps(&mut self, now: Instant, maps: Maps, out: &mut Outbox<ClientEffect>) {
         if !maps.fsid.is_empty() && maps.fsid != self.config.fsid {
             let text = format!("ignored maps of another cluster ({}): wrong monitor address?", maps.fsid);
             out.push(ClientEffect::Log { level: LogLevel::Error, text });
             return;
         }
+        self.following.refusals = 0;
         if let Some(bytes) = &maps.monmap {
             match MonMap::decode(bytes) {
                 Ok(map) if self.following.monmap.as_ref().is_none_or(|mine| mine.epoch < map.epoch) => {

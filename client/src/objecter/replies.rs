@@ -5,7 +5,7 @@ use super::{Objecter, is_for_clients};
 use crate::ClientEffect;
 use crate::slot::Reply;
 use nacre_types::{EntityName, Instant, Outbox};
-use nacre_wire::messages::{LogLevel, Refused};
+use nacre_wire::messages::{LogLevel, Refused, Subscribe};
 use nacre_wire::op::{ObjectOpKind, OsdOpReply};
 use nacre_wire::{Data, ErrorCode, Message, OpError, Packet, Peer};
 
@@ -26,6 +26,7 @@ impl Objecter {
         let osd = match from.entity {
             EntityName::Mon(_) => {
                 self.following.mon_heard = Some(now);
+                self.following.unreachable = None;
                 self.mon_session = Some(from.session);
                 None
             }
@@ -142,6 +143,10 @@ impl Objecter {
             None => {
                 let text = format!("a message of kind {} was refused: {}", refused.kind, refused.message);
                 out.push(ClientEffect::Log { level: LogLevel::Warning, text });
+                let subscription = refused.kind == u32::from(Message::Subscribe(Subscribe::default()).kind());
+                if subscription && code == ErrorCode::NotPermitted {
+                    self.subscription_refused(now, &OpError::new(code, refused.message), out);
+                }
             }
         }
     }

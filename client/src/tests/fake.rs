@@ -11,7 +11,7 @@ use nacre_osd::watch::{Registry, WatchOutput};
 use nacre_types::{
     ClientId, EVersion, EntityName, Epoch, Instant, ObjectId, OsdId, PgId, PoolId, RequestId, Rng, SnapId,
 };
-use nacre_wire::messages::{Command, CommandReply, Maps, PgAdminReply};
+use nacre_wire::messages::{Command, CommandReply, Maps, PgAdminReply, Refused};
 use nacre_wire::op::{ObjectList, OsdOp, OsdOpReply};
 use nacre_wire::{Address, Data, ErrorCode, Message, ObjectName, Packet, Peer, SessionId};
 use prost::Message as _;
@@ -44,6 +44,8 @@ pub(crate) struct Fake {
     pub(crate) store: ModelStore,
     pub(crate) faults: Faults,
     pub(crate) mon_answers: bool,
+    /// The monitors do not know the clients.
+    pub(crate) mon_refuses: bool,
     /// Requests as OSDs took them, resends included.
     pub(crate) taken: Vec<(OsdId, RequestId, ObjectId)>,
     /// As an OSD's log: keeps answers for resends, but not their data.
@@ -123,6 +125,7 @@ impl Fake {
             store: ModelStore::default(),
             faults: Faults::default(),
             mon_answers: true,
+            mon_refuses: false,
             taken: Vec::new(),
             forgets_data: false,
             lose_replies: 0,
@@ -309,6 +312,14 @@ impl Fake {
     fn monitor(&mut self, client: usize, packet: Packet) {
         let epoch = self.map.epoch();
         match packet.message {
+            Message::Subscribe(_) if self.mon_refuses => {
+                let refused = Refused {
+                    code: ErrorCode::NotPermitted as i32,
+                    message: "client.x is not known to this cluster".into(),
+                    kind: u32::from(packet.message.kind()),
+                };
+                self.send_back(client, MON, Packet::new(epoch, refused).request(packet.request));
+            }
             Message::Subscribe(subscribe) => {
                 let maps = self.maps(subscribe.osdmap);
                 self.send_back(client, MON, Packet::new(epoch, maps));

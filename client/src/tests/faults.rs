@@ -108,6 +108,21 @@ fn a_shut_out_client_is_told_so() {
 }
 
 #[test]
+fn a_removed_client_is_told_so_at_once() {
+    let mut fake = Fake::new(1);
+    fake.mon_refuses = true;
+    let cluster = fake.cluster();
+    let began = fake.now;
+    let error = fake.run(cluster.pool("rbd")).unwrap_err();
+    assert_eq!(error.code, ErrorCode::NotPermitted);
+    assert!(error.message.contains("not known"), "{error}");
+    assert!(fake.now.since(began) < Duration::from_secs(5));
+    // Once the cluster knows it, it works.
+    fake.mon_refuses = false;
+    fake.run(cluster.pool("rbd")).unwrap();
+}
+
+#[test]
 fn damaged_answers_are_errors_not_panics() {
     use crate::{ClientEffect, ClientEvent};
     use nacre_types::EntityName;
@@ -230,6 +245,10 @@ fn a_dead_cluster_gives_an_error_that_names_what_is_missing() {
         error.message,
         "getting an osdmap gave up after 30 s: no monitor answers (mon.a at 10.0.0.9:1)"
     );
+    // Whoever made the connections may know why.
+    cluster.step(fake.now, crate::ClientEvent::MonitorsUnreachable("mon.a: our certificate expired".into()));
+    let error = fake.run(cluster.pool("rbd")).unwrap_err();
+    assert!(error.message.ends_with("no monitor can be used: mon.a: our certificate expired"), "{error}");
     fake.mon_answers = true;
     let pool = fake.run(cluster.pool("rbd")).unwrap().with_timeout(Some(Duration::from_secs(2)));
     let error = fake.run(cluster.command(r#"{"prefix":"no quorum"}"#, "")).unwrap_err();

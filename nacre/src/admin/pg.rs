@@ -75,16 +75,6 @@ pub fn list(context: &Context, pool: Option<&str>) -> anyhow::Result<Value> {
     pgs.filter(Value::is_array).context("the monitors answered without a list of PGs")
 }
 
-/// A PG with its sums beside its other fields, as a table needs them.
-fn with_sums(pg: &Value) -> Value {
-    let mut pg = pg.clone();
-    let sums = pg["stat_sum"].take();
-    for (name, sum) in sums.as_object().into_iter().flatten() {
-        pg[name] = sum.clone();
-    }
-    pg
-}
-
 /// Sends a PG command to the OSD that serves the PG.
 fn ask_primary(
     context: &Context,

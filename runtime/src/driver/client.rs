@@ -7,6 +7,7 @@ use crate::messenger::{BindError, Messenger, MessengerConfig, MessengerEvent};
 use crate::tls::Credentials;
 use nacre_client::{ClientConfig, ClientEffect, ClientEvent, Cluster};
 use nacre_types::ClientId;
+use nacre_wire::Address;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::rc::Rc;
@@ -118,6 +119,9 @@ fn to_event(event: MessengerEvent) -> Option<ClientEvent> {
     match event {
         MessengerEvent::Received { from, packet } => Some(ClientEvent::Received { from, packet }),
         MessengerEvent::SessionClosed { session, .. } => Some(ClientEvent::SessionClosed(session)),
+        MessengerEvent::ConnectFailed { address: Address::AnyMon, reason, .. } => {
+            Some(ClientEvent::MonitorsUnreachable(reason))
+        }
         // The objecter sends again what is not answered.
         MessengerEvent::SessionOpened(_) | MessengerEvent::ConnectFailed { .. } => None,
     }
