@@ -151,7 +151,7 @@ impl SimCluster {
         };
         let latency = self.world.options.disk_latency_mean;
         let rng = self.world.rng.fork();
-        match OsdNode::open(config, disk, self.world.now, latency, rng) {
+        match OsdNode::open(config, disk, self.world.now, latency, rng, self.world.options.plant) {
             Ok(node) => self.world.start(NodeId::Osd(at), SimNode::Osd(Box::new(node))),
             Err(why) => self.world.fail(format!("osd.{at} does not come back: {why}")),
         }

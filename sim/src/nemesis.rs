@@ -120,13 +120,14 @@ impl Nemesis {
         let (result, new) = (number.clone(), json!({"prefix": "osd new", "uuid": uuid}));
         cluster.as_admin(move |handle| async move {
             for order in [
-                json!({"prefix": "osd down", "id": at}),
+                json!({"prefix": "osd down", "ids": [at]}),
                 json!({"prefix": "osd rm", "id": at, "force": true}),
             ] {
                 loop {
                     match handle.command(order.to_string(), "").await {
                         Ok(_) => break,
                         Err(error) if error.code == ErrorCode::NotFound => break,
+                        Err(error) if error.code == ErrorCode::InvalidArgument => panic!("{order}: {error}"),
                         Err(_) => handle.sleep(Duration::from_millis(500)).await,
                     }
                 }
@@ -206,8 +207,8 @@ impl Nemesis {
             Fault::Reweight => {
                 let at = *self.rng.pick(&cluster.osds.iter().copied().collect::<Vec<_>>()).unwrap_or(&0);
                 let order = match self.rng.below(4) {
-                    0 => json!({"prefix": "osd out", "id": at}),
-                    1 => json!({"prefix": "osd in", "id": at}),
+                    0 => json!({"prefix": "osd out", "ids": [at]}),
+                    1 => json!({"prefix": "osd in", "ids": [at]}),
                     2 => json!({"prefix": "osd reweight", "id": at, "weight": 1.0}),
                     _ => json!({"prefix": "osd reweight", "id": at, "weight": 0.5}),
                 };

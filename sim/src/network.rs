@@ -46,6 +46,8 @@ pub fn mon_name(at: usize) -> String {
 
 /// As the messenger's: silence for so long ends a session.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a handshake is waited for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A retransmission after a lost packet.
 const RETRANSMIT: Duration = Duration::from_millis(200);
 
@@ -87,6 +89,8 @@ pub enum NetworkEvent {
     Closed { node: NodeId, run: u64, session: SessionId },
     /// Nobody listens at the address an OSD was thought to be at.
     Refused { node: NodeId, run: u64, target: NodeId, target_run: u64 },
+    /// Nothing at all comes back from a monitor's host.
+    Silent { node: NodeId, run: u64, target: NodeId },
     /// Ends the session if its link is still cut.
     IdleCheck { session: SessionId },
     /// What was held while the link was cut arrives, in order.
@@ -111,6 +115,8 @@ pub struct Network {
     slow: BTreeMap<(NodeId, NodeId), Duration>,
     /// Current run of each node that is up.
     runs: BTreeMap<NodeId, u64>,
+    /// Whose host is down too.
+    silent: BTreeSet<NodeId>,
     queue: Vec<(Instant, NetworkEvent)>,
     pub packets: u64,
 }
@@ -126,6 +132,7 @@ impl Network {
             cut: BTreeSet::new(),
             slow: BTreeMap::new(),
             runs: BTreeMap::new(),
+            silent: BTreeSet::new(),
             queue: Vec::new(),
             packets: 0,
         }
@@ -142,12 +149,16 @@ impl Network {
 
     pub fn node_started(&mut self, node: NodeId, run: u64) {
         self.runs.insert(node, run);
+        self.silent.remove(&node);
     }
 
     /// The process is gone: its sessions are noticed by the other ends after a while, or at once if the host answers
     /// for it.
     pub fn node_stopped(&mut self, now: Instant, node: NodeId, host_answers: bool) {
         self.runs.remove(&node);
+        if !host_answers {
+            self.silent.insert(node);
+        }
         let ended: Vec<SessionId> = self
             .sessions
             .iter()
@@ -209,7 +220,11 @@ impl Network {
             Some(id) => id,
             None => {
                 if self.runs.get(&target) != Some(&target_run) {
-                    if !self.is_cut(from, target) && !self.is_cut(target, from) {
+                    let cut = self.is_cut(from, target) || self.is_cut(target, from);
+                    if cut || self.silent.contains(&target) {
+                        let event = NetworkEvent::Silent { node: from, run, target };
+                        self.queue.push((now + CONNECT_TIMEOUT, event));
+                    } else {
                         let at = now + self.latency() * 2;
                         self.queue.push((at, NetworkEvent::Refused { node: from, run, target, target_run }));
                     }
@@ -326,3 +341,6 @@ impl Network {
         self.runs.get(&node).copied()
     }
 }
+
+#[cfg(test)]
+mod tests;

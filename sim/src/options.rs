@@ -29,6 +29,17 @@ pub struct Faults {
     pub rot: bool,
 }
 
+/// A defect put in on purpose, to see that the checks find it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Plant {
+    #[default]
+    Nothing,
+    /// Disks report a flush as done that never happened.
+    LyingFlush,
+    /// Now and then a read is answered as one of the same object was before.
+    StaleRead,
+}
+
 #[derive(Clone, PartialEq, Debug)]
 pub struct Options {
     pub seed: u64,
@@ -61,6 +72,7 @@ pub struct Options {
     pub encode_percent: u64,
     /// Entries an OSD keeps of a clean PG's log: few make it backfill.
     pub log_entries: usize,
+    pub plant: Plant,
 }
 
 impl Faults {
@@ -152,6 +164,7 @@ impl Options {
             disk_latency_mean: micros(rng.range(50, 3000)),
             encode_percent: if rng.chance(1, 2) { 0 } else { 20 },
             log_entries: *rng.pick(&[12, 100, 1000]).expect("not empty"),
+            plant: Plant::Nothing,
         }
     }
 

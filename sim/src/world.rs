@@ -303,12 +303,20 @@ impl<N: Node> World<N> {
             NetworkEvent::Refused { node, run, target, target_run } => {
                 let Some(slot) = self.nodes.get_mut(&node).filter(|slot| slot.run == run) else { return };
                 match target {
-                    NodeId::Mon(_) => slot.mon = (slot.mon + 1) % self.options.mons,
+                    NodeId::Mon(at) if at == slot.mon => slot.mon = (slot.mon + 1) % self.options.mons,
+                    NodeId::Mon(_) => {}
                     NodeId::Osd(at) => {
                         let address = osd_address(at, target_run);
                         self.input(node, Input::Refused(OsdId(at as u32), address));
                     }
                     NodeId::Client(_) => {}
+                }
+            }
+            NetworkEvent::Silent { node, run, target } => {
+                if let Some(slot) = self.nodes.get_mut(&node).filter(|slot| slot.run == run)
+                    && target == NodeId::Mon(slot.mon)
+                {
+                    slot.mon = (slot.mon + 1) % self.options.mons;
                 }
             }
             NetworkEvent::IdleCheck { session } => self.network.idle_check(self.now, session),

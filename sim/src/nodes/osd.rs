@@ -1,10 +1,14 @@
 //! A simulated OSD: the real store engine over a simulated disk and index.
 
+use crate::options::Plant;
 use crate::world::{Input, Node, Output};
+use bytes::Bytes;
 use nacre_osd::{Osd, OsdConfig, OsdEffect, OsdEvent};
 use nacre_store::testing::{SimDisk, SimKv};
-use nacre_store::{FormatOptions, FsckReport, Store, StoreConfig};
-use nacre_types::{Epoch, Instant, Machine, OsdId, Outbox, Rng};
+use nacre_store::{DiskDone, DiskRequest, FormatOptions, FsckReport, Store, StoreConfig};
+use nacre_types::{Epoch, Instant, Machine, OsdId, Outbox, RequestId, Rng};
+use nacre_wire::{Data, Message, Packet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Small, so that checkpoints happen in a run.
@@ -45,6 +49,12 @@ pub struct OsdNode {
     rng: Rng,
     outbox: Outbox<OsdEffect>,
     ended: bool,
+    plant: Plant,
+    /// Flushes to be lied about.
+    lied: Vec<u64>,
+    /// Reads under way, and the first answer each object gave.
+    reading: BTreeMap<RequestId, String>,
+    stale: BTreeMap<String, Data>,
 }
 
 impl OsdNode {
@@ -54,6 +64,7 @@ impl OsdNode {
         now: Instant,
         latency_mean: Duration,
         mut rng: Rng,
+        plant: Plant,
     ) -> Result<OsdNode, String> {
         let store = Store::mount(&mut parts.disk, parts.kv.clone(), StoreConfig::default())
             .map_err(|error| error.to_string())?;
@@ -70,6 +81,10 @@ impl OsdNode {
             rng,
             outbox: Outbox::new(),
             ended: false,
+            plant,
+            lied: Vec::new(),
+            reading: BTreeMap::new(),
+            stale: BTreeMap::new(),
         })
     }
 
@@ -106,6 +121,19 @@ impl OsdNode {
         self.latency_mean.mul_f64(0.2 + 1.6 * self.rng.below(1000) as f64 / 1000.0)
     }
 
+    /// The planted defect of [`Plant::StaleRead`].
+    fn make_stale(&mut self, packet: &mut Packet) {
+        if let Message::OsdOpReply(_) = &packet.message
+            && !packet.data.is_empty()
+            && let Some(object) = self.reading.remove(&packet.request)
+        {
+            let first = self.stale.entry(object).or_insert_with(|| packet.data.clone()).clone();
+            if first.bytes.len() == packet.data.bytes.len() && self.rng.chance(1, 20) {
+                packet.data = first;
+            }
+        }
+    }
+
     fn step(&mut self, now: Instant, event: OsdEvent, out: &mut Vec<Output>) {
         if self.ended {
             return;
@@ -114,7 +142,15 @@ impl OsdNode {
         self.osd.step(now, event, &mut outbox);
         for effect in outbox.drain() {
             match effect {
-                OsdEffect::Send { to, packet } => out.push(Output::Send { to, packet }),
+                OsdEffect::Send { to, mut packet } => {
+                    if self.plant == Plant::StaleRead {
+                        self.make_stale(&mut packet);
+                    }
+                    out.push(Output::Send { to, packet });
+                }
+                OsdEffect::Disk(DiskRequest::Flush { token }) if self.plant == Plant::LyingFlush => {
+                    self.lied.push(token);
+                }
                 OsdEffect::Disk(request) => self.disk.request(request),
                 OsdEffect::CloseSession(session) => out.push(Output::CloseSession(session)),
                 OsdEffect::Log { text, .. } => out.push(Output::Log(text)),
@@ -125,7 +161,7 @@ impl OsdNode {
             }
         }
         self.outbox = outbox;
-        if self.disk_at.is_none() && !self.disk.is_idle() {
+        if self.disk_at.is_none() && (!self.disk.is_idle() || !self.lied.is_empty()) {
             self.disk_at = Some(now + self.delay());
         }
         if self.flush_at.is_none() && self.kv.is_flushing() {
@@ -136,6 +172,13 @@ impl OsdNode {
 
 impl Node for OsdNode {
     fn handle(&mut self, now: Instant, _wall_ms: u64, input: Input, out: &mut Vec<Output>) {
+        if self.plant == Plant::StaleRead
+            && let Input::Packet { packet, .. } = &input
+            && let Message::OsdOp(op) = &packet.message
+            && let Some(object) = &op.object
+        {
+            self.reading.insert(packet.request, format!("{object:?}"));
+        }
         let event = match input {
             Input::Packet { from, packet } => OsdEvent::Received { from, packet },
             Input::SessionClosed(session) => OsdEvent::SessionClosed(session),
@@ -152,6 +195,11 @@ impl Node for OsdNode {
             for _ in 0..batch {
                 let Some(done) = self.disk.complete_any() else { break };
                 self.step(now, OsdEvent::Disk(done), out);
+            }
+            if self.disk.is_idle() {
+                for token in std::mem::take(&mut self.lied) {
+                    self.step(now, OsdEvent::Disk(DiskDone { token, result: Ok(Bytes::new()) }), out);
+                }
             }
             if self.disk_at.is_none() && !self.disk.is_idle() {
                 self.disk_at = Some(now + self.delay());
