@@ -1,7 +1,6 @@
 //! Activating and Active: all members record the start of the interval; later, that the PG is clean.
 
 use super::LOG_PIECE;
-use super::choose_acting::same_members;
 use crate::log::{BackfillMark, encode_version};
 use crate::pg::{Pg, PgContext, State};
 use crate::token::PgPurpose;
@@ -122,7 +121,8 @@ impl Pg {
         if !self.is_active() || self.clean || !self.recovery_summary().done {
             return;
         }
-        if !same_members(&self.members.up, &self.members.acting) {
+        // In another order too: else the exception in the map would stay for ever.
+        if self.members.up != self.members.acting {
             let up_is_full = self.members.up.iter().all(|osd| {
                 self.members.is_acting(*osd)
                     || self.peers.get(osd).is_some_and(|peer| peer.info.is_complete())
