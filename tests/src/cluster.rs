@@ -35,9 +35,13 @@ impl Cluster {
         self.folder.path().join(name)
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// A `nacre` command for this cluster, to be run in the test's own folder.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(nacre());
-        command.env("NACRE_CLUSTER", self.dir().join("admin.nacre")).args(args);
+        command
+            .env("NACRE_CLUSTER", self.dir().join("admin.nacre"))
+            .args(args)
+            .current_dir(self.folder.path());
         command
     }
 
@@ -53,12 +57,12 @@ impl Cluster {
 
     /// A `nacre` command that must fail; returns what it said.
     pub fn fails(&self, args: &[&str]) -> anyhow::Result<String> {
-        let output = self.command(args).output()?;
-        ensure!(!output.status.success(), "{args:?} succeeded:\n{}", text(&output));
-        let said = text(&output);
-        ensure!(!said.contains("panicked"), "{args:?} panicked: {said}");
-        ensure!(!said.trim().is_empty(), "{args:?} failed without a word");
-        Ok(said)
+        fails(&mut self.command(args))
+    }
+
+    /// A command that must fail and say all of these words.
+    pub fn fails_saying(&self, args: &[&str], words: &[&str]) -> anyhow::Result<()> {
+        says(&self.fails(args)?, words).with_context(|| format!("{args:?}"))
     }
 
     pub fn dev(&self, action: &str, daemon: &str) -> anyhow::Result<()> {
@@ -93,25 +97,48 @@ impl Cluster {
         for &pid in &pids {
             send_signal(pid, libc::SIGKILL)?;
         }
-        if let Some(mut gateway) = self.gateway.take() {
-            gateway.kill()?;
-            gateway.wait()?;
-        }
+        self.stop_gateway()?;
         wait_for("the processes to be gone", Duration::from_secs(10), || {
             Ok(pids.iter().all(|pid| !alive(*pid)))
         })
     }
 
+    pub fn stop_gateway(&mut self) -> anyhow::Result<()> {
+        if let Some(mut gateway) = self.gateway.take() {
+            gateway.kill()?;
+            gateway.wait()?;
+        }
+        Ok(())
+    }
+
     /// Serves the cluster's images over NBD on a UNIX socket and returns its path.
     pub fn serve_nbd(&mut self) -> anyhow::Result<PathBuf> {
+        self.serve_nbd_as("cluster/admin.nacre")
+    }
+
+    /// The same with another credential file.
+    pub fn serve_nbd_as(&mut self, credentials: &str) -> anyhow::Result<PathBuf> {
         let socket = self.path("nbd.sock");
         let _ = std::fs::remove_file(&socket);
         let log = std::fs::File::options().create(true).append(true).open(self.path("nbd.log"))?;
-        let mut command = self.command(&["nbd", "serve", "--unix"]);
+        let mut command = self.command(&["--cluster", credentials, "nbd", "serve", "--unix"]);
         command.arg(&socket).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.gateway = Some(command.spawn()?);
         wait_for("the NBD socket", Duration::from_secs(10), || Ok(socket.exists()))?;
         Ok(socket)
+    }
+
+    pub fn gateway_pid(&self) -> Option<i32> {
+        self.gateway.as_ref().map(|gateway| gateway.id() as i32)
+    }
+
+    /// Every daemon, and the gateway if there is one, must run.
+    pub fn assert_alive(&self) -> anyhow::Result<()> {
+        for daemon in self.daemons()? {
+            ensure!(alive(self.pid(&daemon)?), "{daemon} is dead:\n{}", tail(&self.log(&daemon)));
+        }
+        ensure!(self.gateway_pid().is_none_or(alive), "the gateway is dead");
+        self.assert_no_panic()
     }
 
     /// An NBD URI of an image, `pool/name` or `pool/name@snap`.
@@ -192,6 +219,31 @@ pub fn send_signal(pid: i32, signal: i32) -> anyhow::Result<()> {
 fn alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// Runs a command that must fail, not by a panic and not without a word; returns what it said.
+pub fn fails(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    let said = text(&output);
+    ensure!(!output.status.success(), "{command:?} succeeded:\n{said}");
+    ensure!(output.status.code().is_some(), "{command:?} died of a signal:\n{said}");
+    ensure!(!said.contains("panicked"), "{command:?} panicked: {said}");
+    ensure!(!said.trim().is_empty(), "{command:?} failed without a word");
+    Ok(said)
+}
+
+/// What was said must hold these words, whatever is said around them.
+pub fn says(said: &str, words: &[&str]) -> anyhow::Result<()> {
+    let lower = said.to_lowercase();
+    let missing: Vec<_> = words.iter().filter(|word| !lower.contains(&word.to_lowercase())).collect();
+    ensure!(missing.is_empty(), "{missing:?} not said in: {said}");
+    Ok(())
+}
+
+/// Clusters are heavy for two cores: one test at a time.
+pub fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Asks until it holds; fails with what was waited for. Errors on the way count as "not yet".

@@ -2,6 +2,8 @@
 //! own, and a writer of self-describing blocks that remembers outside the cluster what was acknowledged.
 
 pub mod cluster;
+pub mod mounts;
 pub mod nbd;
+pub mod sample;
 pub mod tool;
 pub mod writer;
