@@ -75,7 +75,7 @@ impl OsdCommand {
                     "{osd} could never come back with its data; if that is what you want, repeat with \
                      --yes-i-really-mean-it"
                 );
-                context.tell(json!({"prefix": "osd rm", "id": osd.0}))?;
+                context.tell(json!({"prefix": "osd rm", "id": osd.0, "force": true}))?;
             }
             OsdCommand::Set { flag } => context.tell(json!({"prefix": "osd set", "key": flag}))?,
             OsdCommand::Unset { flag } => context.tell(json!({"prefix": "osd unset", "key": flag}))?,

@@ -119,7 +119,7 @@ pub fn format_osd(context: &Context, dir: &Path, spec: &FormatSpec) -> anyhow::R
     );
     if let Err(error) = made {
         // The number was never used; without this every failed try would leave one in the map.
-        let _ = context.ask(json!({"prefix": "osd rm", "id": id.0}));
+        let _ = context.ask(json!({"prefix": "osd rm", "id": id.0, "force": true}));
         return Err(error);
     }
     Ok(id)
