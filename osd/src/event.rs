@@ -5,6 +5,8 @@ use nacre_types::OsdId;
 use nacre_wire::messages::LogLevel;
 use nacre_wire::{Address, Packet, Peer, SessionId};
 
+// Most events are packets, so boxing them would only cost an allocation each.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum OsdEvent {
     Tick {
@@ -29,6 +31,7 @@ pub enum OsdEvent {
     Stop,
 }
 
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum OsdEffect {
     Send {

@@ -204,17 +204,15 @@ impl Pg {
     /// All members have committed a write.
     pub(crate) fn finish_write(&mut self, ctx: &mut PgContext<'_>, write: InFlight) {
         self.queue_of(&write.object).writers -= 1;
-        if let Some(id) = write.op {
-            if let Some(op) = self.forget(id)
-                && let Stage::InFlight { reply, data } = op.stage.clone()
-            {
-                for action in &op.watch {
-                    if *action == WatchAction::ObjectRemoved {
-                        self.watch.object_removed(&write.object);
-                    }
+        if let Some(op) = write.op.and_then(|id| self.forget(id))
+            && let Stage::InFlight { reply, data } = op.stage.clone()
+        {
+            for action in &op.watch {
+                if *action == WatchAction::ObjectRemoved {
+                    self.watch.object_removed(&write.object);
                 }
-                self.answer(ctx, &op, *reply, data);
             }
+            self.answer(ctx, &op, *reply, data);
         }
         self.pump(ctx, &write.object);
     }

@@ -48,6 +48,9 @@ pub struct Client {
     pub think_ms: u64,
     /// Routes by the map it has until told to try again, as real clients do; else always by the newest.
     pub lags: bool,
+    /// Never writes, and sticks to its old map however long that takes.
+    pub only_reads: bool,
+    pub only_object: Option<u64>,
     map: Option<Arc<OsdMap>>,
     tries: u32,
     next: Instant,
@@ -65,6 +68,8 @@ impl Client {
             stop: false,
             think_ms: 10,
             lags: false,
+            only_reads: false,
+            only_object: None,
             map: None,
             tries: 0,
             next: Instant::ZERO,
@@ -102,7 +107,7 @@ impl Client {
         }
         pending.sent = Some(now);
         self.tries += 1;
-        if !self.lags || self.map.is_none() || self.tries > 3 {
+        if !self.lags || self.map.is_none() || (self.tries > 3 && !self.only_reads) {
             self.map = Some(newest.clone());
         }
         let map = self.map.clone().expect("just set");
@@ -114,11 +119,12 @@ impl Client {
     }
 
     fn begin(&mut self, now: Instant, rng: &mut Rng) {
-        let name = format!("object-{}", rng.below(self.objects));
+        let drawn = rng.below(self.objects);
+        let name = format!("object-{}", self.only_object.unwrap_or(drawn));
         let mut truth = self.truth.borrow_mut();
         let (acked, busy) = truth.objects.entry(name.clone()).or_default();
         let at_least = *acked;
-        let write = if busy.is_none() && rng.chance(2, 3) {
+        let write = if busy.is_none() && !self.only_reads && rng.chance(2, 3) {
             *busy = Some(*acked);
             Some(*acked)
         } else {

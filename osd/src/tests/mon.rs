@@ -196,10 +196,8 @@ impl FakeMon {
                     self.mark_down(failed);
                 }
             }
-            Message::OsdStopping(m) => {
-                if self.map.osd(from).is_some_and(|info| info.instance == m.instance) {
-                    self.mark_down(from);
-                }
+            Message::OsdStopping(m) if self.map.osd(from).is_some_and(|info| info.instance == m.instance) => {
+                self.mark_down(from);
             }
             Message::OsdPgTemp(m) => {
                 for want in m.wants {
