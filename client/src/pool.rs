@@ -31,6 +31,7 @@ pub struct Pool {
     read_snap: SnapId,
     timeout: Option<Duration>,
     lease: Option<u64>,
+    full_try: bool,
 }
 
 impl Pool {
@@ -45,6 +46,7 @@ impl Pool {
             read_snap: SnapId::HEAD,
             timeout,
             lease: None,
+            full_try: false,
         }
     }
 
@@ -96,6 +98,12 @@ impl Pool {
     #[must_use]
     pub fn under_lease(&self, lease: &crate::Lease) -> Pool {
         Pool { lease: Some(lease.id()), ..self.clone() }
+    }
+
+    /// Operations proceed although the cluster or pool is full: for small changes without which nothing can be removed.
+    #[must_use]
+    pub(crate) fn even_if_full(&self) -> Pool {
+        Pool { full_try: true, ..self.clone() }
     }
 
     pub fn object(&self, name: impl Into<String>) -> Object {
@@ -184,6 +192,7 @@ impl Object {
             ops: request.ops,
             snap_seq: if mutates { context.seq } else { 0 },
             snaps: if mutates { context.snaps.clone() } else { Vec::new() },
+            full_try: self.pool.full_try,
             ..OsdOp::default()
         };
         let data = match request.data.len() {

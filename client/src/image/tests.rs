@@ -365,6 +365,29 @@ fn one_owner_at_a_time() {
 }
 
 #[test]
+fn a_full_cluster_still_gives_room_back() {
+    let mut fake = Fake::new(1);
+    let cluster = fake.cluster();
+    let pool = fake.run(cluster.pool("rbd")).unwrap();
+    fake.run(pool.create_image("i", CreateOptions::new(64 << 20))).unwrap();
+    let image = fake.run(pool.open_image("i", OpenOptions::default())).unwrap();
+    fake.run(image.write(0, vec![1; 4096])).unwrap();
+    fake.run(image.create_snapshot("s")).unwrap();
+    fake.full = true;
+    assert_eq!(fake.run(image.write(8 << 20, vec![1; 4096])).unwrap_err().code, ErrorCode::NoSpace);
+    assert_eq!(
+        fake.run(pool.create_image("j", CreateOptions::new(64 << 20))).unwrap_err().code,
+        ErrorCode::NoSpace
+    );
+    fake.run(image.discard(0, 4096)).unwrap();
+    fake.run(image.remove_snapshot("s")).unwrap();
+    fake.run(image.resize(4 << 20)).unwrap();
+    fake.run(image.close()).unwrap();
+    fake.run(pool.remove_image("i")).unwrap();
+    assert!(fake.run(pool.images()).unwrap().is_empty());
+}
+
+#[test]
 fn a_dead_owner_is_waited_for_and_shut_out() {
     let mut fake = Fake::new(1);
     let (one, two) = (fake.cluster(), fake.add_client(|_| {}));

@@ -44,6 +44,8 @@ pub(crate) struct Fake {
     pub(crate) store: ModelStore,
     pub(crate) faults: Faults,
     pub(crate) mon_answers: bool,
+    /// OSDs refuse what needs space.
+    pub(crate) full: bool,
     /// The monitors do not know the clients.
     pub(crate) mon_refuses: bool,
     /// Requests as OSDs took them, resends included.
@@ -125,6 +127,7 @@ impl Fake {
             store: ModelStore::default(),
             faults: Faults::default(),
             mon_answers: true,
+            full: false,
             mon_refuses: false,
             taken: Vec::new(),
             forgets_data: false,
@@ -440,6 +443,14 @@ impl Fake {
     fn operate(&mut self, client: usize, osd: OsdId, pg: PgId, request: RequestId, op: &OsdOp, data: &Data) {
         let object = op.object.as_ref().unwrap().decode().unwrap();
         self.taken.push((osd, request, object.clone()));
+        if self.full && !op.full_try && ops::needs_space(&op.ops) {
+            let reply = OsdOpReply {
+                code: ErrorCode::NoSpace as i32,
+                message: "the cluster is full".into(),
+                ..OsdOpReply::default()
+            };
+            return self.send_back(client, osd.0, Packet::new(self.map.epoch(), reply).request(request));
+        }
         if self.map.is_blocklisted(request.client) {
             let message = format!("client {} is blocklisted", request.client);
             let reply = OsdOpReply { code: ErrorCode::Fenced as i32, message, ..OsdOpReply::default() };

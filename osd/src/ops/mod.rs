@@ -174,6 +174,8 @@ pub fn needs_space(ops: &[ObjectOp]) -> bool {
                 | OmapClear(_)
                 | Unlock(_)
                 | BreakLock(_)
+                // Not worth mentioning, and whoever makes room may have to hold one.
+                | Lock(_)
         )
     };
     ops.iter().filter_map(|op| op.kind.as_ref()).any(|kind| kind.is_mutation() && !frees(kind))

@@ -58,7 +58,9 @@ impl CertificateInfo {
 
 /// The only certificate of a PEM text.
 pub(super) fn der_from_pem(pem: &str) -> Result<CertificateDer<'static>, String> {
-    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| e.to_string())
+    // The error's own text shows the bytes it tripped over as numbers.
+    CertificateDer::from_pem_slice(pem.as_bytes())
+        .map_err(|_| "there is no certificate in PEM form".to_string())
 }
 
 /// The fsid and raw public key of a CA's certificate.
