@@ -24,7 +24,8 @@ const FORBIDDEN_CRATES: &[&str] = &[
 /// What none of their sources may name (tests aside).
 const FORBIDDEN_WORDS: &[&str] = &[
     "std::thread",
-    "std::net",
+    "std::net::Udp",
+    "std::net::Tcp",
     "std::fs",
     "std::time::Instant",
     "std::time::SystemTime",

@@ -1,3 +1,5 @@
+//! Edits: what they change, what they refuse, and that a refused one changes nothing.
+
 use nacre_types::Rng;
 
 use super::*;

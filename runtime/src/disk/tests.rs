@@ -1,3 +1,5 @@
+//! Disks on real files: contents against a model, order of flushes, errors of a full or shrunken device.
+
 use super::*;
 use bytes::Bytes;
 use nacre_store::{DiskDone, DiskError, DiskRequest, DiskSync};

@@ -1,3 +1,5 @@
+//! RocksDB under a store and under a monitor: order, durability, what a crash leaves.
+
 use super::*;
 use bytes::Bytes;
 use nacre_store::{Kv, KvOp};

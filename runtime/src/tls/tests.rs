@@ -1,3 +1,5 @@
+//! Certificates and credentials files: what is accepted, and what is refused with which words.
+
 use super::*;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;

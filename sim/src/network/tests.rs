@@ -1,3 +1,5 @@
+//! The simulated network keeps the order of a lane and ends sessions as the messenger does.
+
 use super::*;
 use nacre_types::{ClientId, Epoch, RequestId};
 use nacre_wire::messages::Ping;

@@ -1,3 +1,5 @@
+//! Frames: golden bytes, cuts at every byte, arbitrary bytes.
+
 use super::*;
 use proptest::prelude::*;
 

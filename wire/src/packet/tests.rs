@@ -1,3 +1,5 @@
+//! Packets: golden bytes of messages, kinds that are unknown.
+
 use super::*;
 use crate::frame::FrameDecoder;
 use nacre_types::PoolId;

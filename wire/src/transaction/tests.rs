@@ -1,3 +1,5 @@
+//! Transactions: round trips and refusal of what does not fit.
+
 use super::*;
 use nacre_types::PoolId;
 
