@@ -6,6 +6,7 @@ use bytes::Bytes;
 use nacre_crush::CrushMap;
 use nacre_types::{ClientId, Epoch, OsdId, PgId, PoolId, fnv1a64};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 /// From which share of its space an OSD counts as how full, in thousandths.
@@ -67,20 +68,18 @@ impl Incremental {
 
     /// The entry to change of an OSD that exists in `map` or was added by this step.
     pub fn osd_mut(&mut self, map: &OsdMap, id: OsdId) -> Option<&mut OsdInfo> {
-        if !self.osds.contains_key(&id) {
-            let info = map.osds.get(&id)?.clone();
-            self.osds.insert(id, Some(info));
+        match self.osds.entry(id) {
+            Entry::Occupied(changed) => changed.into_mut().as_mut(),
+            Entry::Vacant(slot) => slot.insert(Some(map.osds.get(&id)?.clone())).as_mut(),
         }
-        self.osds.get_mut(&id)?.as_mut()
     }
 
     /// The entry to change of a pool that exists in `map` or was added by this step.
     pub fn pool_mut(&mut self, map: &OsdMap, id: PoolId) -> Option<&mut Pool> {
-        if !self.pools.contains_key(&id) {
-            let pool = map.pools.get(&id)?.clone();
-            self.pools.insert(id, Some(pool));
+        match self.pools.entry(id) {
+            Entry::Occupied(changed) => changed.into_mut().as_mut(),
+            Entry::Vacant(slot) => slot.insert(Some(map.pools.get(&id)?.clone())).as_mut(),
         }
-        self.pools.get_mut(&id)?.as_mut()
     }
 
     pub fn encode(&self) -> Bytes {

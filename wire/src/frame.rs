@@ -221,21 +221,22 @@ impl FrameDecoder {
     /// The next whole frame, if all of it has arrived. After an error the stream is unusable.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         while let Some(chunk) = self.chunks.front_mut() {
-            if self.buffer.is_empty() && self.layout.is_none() {
-                if let Some(head) = chunk.first_chunk::<HEADER_BYTES>() {
-                    let layout = parse_header(head)?;
-                    if chunk.len() - HEADER_BYTES >= layout.total() {
-                        chunk.advance(HEADER_BYTES);
-                        let all = chunk.split_to(layout.total());
-                        if chunk.is_empty() {
-                            self.chunks.pop_front();
-                        }
-                        let mut frame = layout.frame(all)?;
-                        if frame.payload.len() < KEEP_CHUNK_BYTES_MIN {
-                            frame.payload = Bytes::copy_from_slice(&frame.payload);
-                        }
-                        return Ok(Some(frame));
+            if self.buffer.is_empty()
+                && self.layout.is_none()
+                && let Some(head) = chunk.first_chunk::<HEADER_BYTES>()
+            {
+                let layout = parse_header(head)?;
+                if chunk.len() - HEADER_BYTES >= layout.total() {
+                    chunk.advance(HEADER_BYTES);
+                    let all = chunk.split_to(layout.total());
+                    if chunk.is_empty() {
+                        self.chunks.pop_front();
                     }
+                    let mut frame = layout.frame(all)?;
+                    if frame.payload.len() < KEEP_CHUNK_BYTES_MIN {
+                        frame.payload = Bytes::copy_from_slice(&frame.payload);
+                    }
+                    return Ok(Some(frame));
                 }
             }
             let wanted = self.layout.map_or(HEADER_BYTES, |layout| layout.total());
