@@ -101,10 +101,13 @@ impl Pg {
         scrub.run.is_some() || scrub.builder.is_some() || scrub.wanted.is_some()
     }
 
-    /// The interval ended. What was found and wanted stays.
+    /// The interval ended. What was found and wanted stays; what ran is wanted again.
     pub(crate) fn scrub_reset(&mut self, ctx: &mut PgContext<'_>) {
         let scrub = &mut self.recovery.scrub;
-        (scrub.run, scrub.builder, scrub.due_ms) = (None, None, None);
+        if let Some(run) = scrub.run.take() {
+            scrub.wanted.get_or_insert((run.deep, run.repair));
+        }
+        (scrub.builder, scrub.due_ms) = (None, None);
         ctx.shared.scrub_ended(self.id);
     }
 
@@ -129,6 +132,7 @@ impl Pg {
             let whom: Vec<String> = chunk.waiting.iter().map(OsdId::to_string).collect();
             let text = format!("PG {}: scrub given up, no answer from {}", self.id, whom.join(", "));
             ctx.log(LogLevel::Warning, text);
+            self.recovery.scrub.run = None;
             self.scrub_reset(ctx);
             self.recovery.scrub.next_try = ctx.now + RETRY;
             return self.kick(ctx);

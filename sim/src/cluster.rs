@@ -82,6 +82,24 @@ impl SimCluster {
         });
     }
 
+    /// What PGs wait for, by the OSDs' own words.
+    pub fn why_pgs(&mut self) -> Vec<String> {
+        let mut all = Vec::new();
+        for slot in self.world.nodes.values_mut() {
+            let Some(osd) = slot.node.osd() else { continue };
+            let osd = osd.osd();
+            for pg in osd.pgs() {
+                let whys = pg.why();
+                let whys = whys
+                    .iter()
+                    .take(3)
+                    .map(|why| format!("{} of {}: needs {}", osd.config().id, pg.id, why.needs));
+                all.extend(whys);
+            }
+        }
+        all
+    }
+
     /// What clients wait for, in words.
     pub fn waiting(&mut self) -> Vec<String> {
         let mut all = Vec::new();
