@@ -15,8 +15,12 @@ pub enum ClientEvent {
         packet: Packet,
     },
     SessionClosed(SessionId),
-    /// A round over the monitors ended without one that could be used, for that reason.
-    MonitorsUnreachable(String),
+    /// A round over the monitors ended without one that could be used. `rejected`: certificates are not accepted, and
+    /// trying again will not help.
+    MonitorsUnreachable {
+        reason: String,
+        rejected: bool,
+    },
     /// The API has queued something: see `Cluster::set_waker`.
     Wake,
 }

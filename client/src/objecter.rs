@@ -517,7 +517,9 @@ impl Machine for Objecter {
             ClientEvent::Tick { wall_ms } => self.wall_offset_ms = wall_ms.saturating_sub(now.as_millis()),
             ClientEvent::Received { from, packet } => self.on_packet(now, from, packet, out),
             ClientEvent::SessionClosed(session) => self.on_session_closed(now, session, out),
-            ClientEvent::MonitorsUnreachable(reason) => self.following.unreachable = Some(reason),
+            ClientEvent::MonitorsUnreachable { reason, rejected } => {
+                self.on_unreachable(now, reason, rejected, out);
+            }
             ClientEvent::Wake => {}
         }
         while let Some(seq) = self.fresh.pop_front() {

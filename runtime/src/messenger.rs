@@ -66,10 +66,12 @@ pub enum MessengerEvent {
         peer: Option<EntityName>,
     },
     /// Nobody usable at `address`; what was queued for it is dropped. `refused`: it is certain that the addressed entity
-    /// does not listen there now. Sending again dials again, not too often.
+    /// does not listen there now. `rejected`: the two ends do not accept each other's certificates. Sending again dials
+    /// again, not too often.
     ConnectFailed {
         address: Address,
         refused: bool,
+        rejected: bool,
         reason: String,
     },
 }

@@ -6,7 +6,7 @@ use crate::ClientEffect;
 use nacre_maps::{Incremental, MonMap, OsdMap};
 use nacre_types::{Epoch, Instant, Outbox};
 use nacre_wire::messages::{LogLevel, MapRequest, Maps, Subscribe};
-use nacre_wire::{Address, OpError, Packet, SessionId};
+use nacre_wire::{Address, ErrorCode, OpError, Packet, SessionId};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -79,6 +79,21 @@ impl Objecter {
         self.following.next_subscribe = self.following.next_subscribe.min(soon);
     }
 
+    /// What needs the monitors keeps trying, unless it is certain that they will not have us.
+    pub(super) fn on_unreachable(
+        &mut self,
+        now: Instant,
+        reason: String,
+        rejected: bool,
+        out: &mut Outbox<ClientEffect>,
+    ) {
+        if rejected {
+            let text = format!("no monitor can be used: {reason}");
+            self.fail_waiting(now, &OpError::new(ErrorCode::NotPermitted, text), out);
+        }
+        self.following.unreachable = Some(reason);
+    }
+
     /// The monitors give us no maps: what waits for one waits in vain.
     pub(super) fn subscription_refused(
         &mut self,
@@ -90,8 +105,16 @@ impl Objecter {
         if self.following.refusals < REFUSALS_BELIEVED {
             return;
         }
-        let waits =
-            |call: &Call| matches!(call.ask, Ask::Map(_)) || matches!(call.state, State::Unroutable(_));
+        self.fail_waiting(now, error, out);
+    }
+
+    /// Fails what waits for the monitors. Operations that an osdmap is there for may yet be done.
+    fn fail_waiting(&mut self, now: Instant, error: &OpError, out: &mut Outbox<ClientEffect>) {
+        let mapless = self.following.osdmap.is_none();
+        let waits = |call: &Call| match call.ask {
+            Ask::Map(_) | Ask::Monitors(_) => true,
+            _ => mapless && matches!(call.state, State::Unroutable(_)),
+        };
         let waiting: Vec<u64> =
             self.calls.iter().filter(|(_, call)| waits(call)).map(|(seq, _)| *seq).collect();
         for seq in waiting {

@@ -5,6 +5,8 @@ use crate::{ErrorCode, concurrent};
 use nacre_maps::Flag;
 use nacre_types::{OsdId, Rng};
 use std::cell::RefCell;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 #[test]
@@ -246,9 +248,28 @@ fn a_dead_cluster_gives_an_error_that_names_what_is_missing() {
         "getting an osdmap gave up after 30 s: no monitor answers (mon.a at 10.0.0.9:1)"
     );
     // Whoever made the connections may know why.
-    cluster.step(fake.now, crate::ClientEvent::MonitorsUnreachable("mon.a: our certificate expired".into()));
+    let unreachable = |rejected| crate::ClientEvent::MonitorsUnreachable {
+        reason: "mon.a: our certificate expired".into(),
+        rejected,
+    };
+    cluster.step(fake.now, unreachable(false));
     let error = fake.run(cluster.pool("rbd")).unwrap_err();
     assert!(error.message.ends_with("no monitor can be used: mon.a: our certificate expired"), "{error}");
+    assert_eq!(error.code, ErrorCode::TimedOut);
+    // And that there is no use in waiting.
+    let (clone, began) = (cluster.clone(), fake.now);
+    let error = fake.run(async {
+        let mut asked = pin!(clone.pool("rbd"));
+        std::future::poll_fn(|cx| {
+            assert!(asked.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        cluster.step(began, unreachable(true));
+        asked.await.unwrap_err()
+    });
+    assert_eq!(error.code, ErrorCode::NotPermitted);
+    assert!(error.message.ends_with("expired") && fake.now.since(began) < Duration::from_secs(2), "{error}");
     fake.mon_answers = true;
     let pool = fake.run(cluster.pool("rbd")).unwrap().with_timeout(Some(Duration::from_secs(2)));
     let error = fake.run(cluster.command(r#"{"prefix":"no quorum"}"#, "")).unwrap_err();

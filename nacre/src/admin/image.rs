@@ -171,6 +171,7 @@ impl ImageCommand {
                 Ok(image.pool(&cluster).await?.remove_image(&image.image).await?)
             }),
             ImageCommand::Resize { image, size, allow_shrink } => {
+                anyhow::ensure!(size > 0, "an image of 0 bytes holds nothing: to be rid of it, remove it");
                 context.with_cluster(async |cluster: Cluster| {
                     let open = image.open(&cluster, false).await?;
                     anyhow::ensure!(
@@ -184,7 +185,10 @@ impl ImageCommand {
             }
             ImageCommand::Rename { image, to } => context.with_cluster(async |cluster: Cluster| {
                 anyhow::ensure!(to.snapshot.is_none(), "{to} is a snapshot's name");
-                anyhow::ensure!(image.pool == to.pool, "an image cannot be renamed into another pool: export and import it");
+                anyhow::ensure!(
+                    image.pool == to.pool,
+                    "an image cannot be renamed into another pool: export and import it"
+                );
                 Ok(image.pool(&cluster).await?.rename_image(&image.image, &to.image).await?)
             }),
             ImageCommand::Snap(command) => command.run(context),
@@ -195,7 +199,8 @@ impl ImageCommand {
                 context.with_cluster(async |cluster: Cluster| export(&cluster, &image, &file).await)
             }
             ImageCommand::Bench(args) => {
-                let report = context.with_cluster(async |cluster: Cluster| bench_image(&cluster, &args).await)?;
+                let report =
+                    context.with_cluster(async |cluster: Cluster| bench_image(&cluster, &args).await)?;
                 report.print(context);
                 Ok(())
             }

@@ -119,8 +119,8 @@ fn to_event(event: MessengerEvent) -> Option<ClientEvent> {
     match event {
         MessengerEvent::Received { from, packet } => Some(ClientEvent::Received { from, packet }),
         MessengerEvent::SessionClosed { session, .. } => Some(ClientEvent::SessionClosed(session)),
-        MessengerEvent::ConnectFailed { address: Address::AnyMon, reason, .. } => {
-            Some(ClientEvent::MonitorsUnreachable(reason))
+        MessengerEvent::ConnectFailed { address: Address::AnyMon, rejected, reason, .. } => {
+            Some(ClientEvent::MonitorsUnreachable { reason, rejected })
         }
         // The objecter sends again what is not answered.
         MessengerEvent::SessionOpened(_) | MessengerEvent::ConnectFailed { .. } => None,

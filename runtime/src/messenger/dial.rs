@@ -6,7 +6,7 @@ use super::{Inner, MessengerEvent, Route, accept, explain, watch};
 use crate::tls::MonAddress;
 use nacre_types::EntityName;
 use nacre_wire::Address;
-use quinn::{Connection, RecvStream};
+use quinn::{Connection, ConnectionError, RecvStream};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -45,7 +45,18 @@ impl Backoff {
 
 struct Failure {
     refused: bool,
+    rejected: bool,
     reason: String,
+}
+
+impl Failure {
+    fn other(reason: String) -> Failure {
+        Failure { refused: false, rejected: false, reason }
+    }
+
+    fn of(error: &ConnectionError) -> Failure {
+        Failure { rejected: explain::is_rejection(error), ..Failure::other(explain::explain(error)) }
+    }
 }
 
 struct Dialed {
@@ -64,7 +75,7 @@ pub(super) async fn run(inner: Rc<Inner>, session: Rc<Session>) {
                 inner.forget(&session);
                 return;
             }
-            Err(Failure { refused: false, reason })
+            Err(Failure::other(reason))
         }
     };
     match dialed {
@@ -74,14 +85,17 @@ pub(super) async fn run(inner: Rc<Inner>, session: Rc<Session>) {
             if session.refused.get() {
                 let reason = "the peer's port is closed".into();
                 let address = address_of(&route, session.address());
-                inner.inbox.push(MessengerEvent::ConnectFailed { address, refused: true, reason }, 0, false);
+                let failed =
+                    MessengerEvent::ConnectFailed { address, refused: true, rejected: false, reason };
+                inner.inbox.push(failed, 0, false);
             }
         }
-        Err(Failure { refused, reason }) => {
+        Err(Failure { refused, rejected, reason }) => {
             inner.counters.connect_failures.add(1);
             inner.forget(&session);
             let address = address_of(&route, session.address());
-            inner.inbox.push(MessengerEvent::ConnectFailed { address, refused, reason }, 0, false);
+            let failed = MessengerEvent::ConnectFailed { address, refused, rejected, reason };
+            inner.inbox.push(failed, 0, false);
         }
     }
 }
@@ -106,16 +120,17 @@ async fn dial_route(inner: &Inner, route: &Route, address: &str) -> Result<Diale
 async fn dial_any_mon(inner: &Inner) -> Result<Dialed, Failure> {
     let monitors: Vec<MonAddress> = inner.monitors.borrow().clone();
     if monitors.is_empty() {
-        return Err(Failure { refused: false, reason: "no monitors are known".into() });
+        return Err(Failure::other("no monitors are known".into()));
     }
-    let mut failure = Failure { refused: true, reason: String::new() };
+    let mut failure = Failure { refused: true, rejected: true, reason: String::new() };
     for _ in 0..monitors.len() {
         let MonAddress { name, address } = &monitors[inner.monitor_at.get() % monitors.len()];
         match dial_paced(inner, &EntityName::Mon(name.clone()), address).await {
             Ok(dialed) => return Ok(dialed),
-            Err(Failure { refused, reason }) => {
+            Err(Failure { refused, rejected, reason }) => {
                 inner.monitor_at.set(inner.monitor_at.get().wrapping_add(1));
                 failure.refused &= refused;
+                failure.rejected &= rejected;
                 if !failure.reason.is_empty() {
                     failure.reason.push_str("; ");
                 }
@@ -142,7 +157,7 @@ async fn dial_paced(inner: &Inner, expected: &EntityName, address: &str) -> Resu
 
 async fn dial(inner: &Inner, expected: &EntityName, address: &str) -> Result<Dialed, Failure> {
     let deadline = Instant::now() + inner.config.handshake_timeout;
-    let fail = |reason: String| Failure { refused: false, reason };
+    let fail = Failure::other;
     let target = timeout_at(deadline, resolve(address))
         .await
         .map_err(|_| fail(format!("the name in '{address}' does not resolve in time")))?
@@ -152,7 +167,10 @@ async fn dial(inner: &Inner, expected: &EntityName, address: &str) -> Result<Dia
             result.unwrap_or_else(|_| Err(fail(format!("no answer within {:?}", inner.config.handshake_timeout))))
         }
         () = watch::port_closed(target) => {
-            Err(Failure { refused: true, reason: "connection refused: nobody listens there".into() })
+            Err(Failure {
+                refused: true,
+                ..Failure::other("connection refused: nobody listens there".into())
+            })
         }
     }
 }
@@ -167,7 +185,7 @@ async fn resolve(address: &str) -> Result<SocketAddr, String> {
 }
 
 async fn connect(inner: &Inner, expected: &EntityName, target: SocketAddr) -> Result<Dialed, Failure> {
-    let fail = |reason: String| Failure { refused: false, reason };
+    let fail = Failure::other;
     let local = inner.endpoint.local_addr().ok().map(|a| a.ip());
     let config = if is_near(target.ip(), local) { &inner.quic.client_near } else { &inner.quic.client_far };
     let connection = inner
@@ -175,16 +193,16 @@ async fn connect(inner: &Inner, expected: &EntityName, target: SocketAddr) -> Re
         .connect_with(config.clone(), target, SERVER_NAME)
         .map_err(|e| fail(e.to_string()))?
         .await
-        .map_err(|e| fail(explain::explain(&e)))?;
+        .map_err(|e| Failure::of(&e))?;
     let entity = accept::peer_entity(&connection).map_err(fail)?;
     if entity != *expected {
         let reason = format!("{entity} answers there, not {expected}");
         connection.close(explain::CODE_WRONG_PEER.into(), reason.as_bytes());
         // Whoever was expected cannot be listening on the same port.
-        return Err(Failure { refused: true, reason });
+        return Err(Failure { refused: true, ..Failure::other(reason) });
     }
     // In TLS 1.3 the client is done before the server has judged its certificate. The server opens its control stream
     // once it has: only then is the session one.
-    let first = connection.accept_uni().await.map_err(|e| fail(explain::explain(&e)))?;
+    let first = connection.accept_uni().await.map_err(|e| Failure::of(&e))?;
     Ok(Dialed { connection, entity, first })
 }

@@ -41,6 +41,15 @@ pub(super) fn explain(error: &ConnectionError) -> String {
     }
 }
 
+/// Whether one end does not accept the other's certificate: the same again ends the same way.
+pub(super) fn is_rejection(error: &ConnectionError) -> bool {
+    match error {
+        ConnectionError::TransportError(e) => alert(u64::from(e.code)).is_some(),
+        ConnectionError::ConnectionClosed(close) => alert(u64::from(close.error_code)).is_some(),
+        _ => false,
+    }
+}
+
 /// Alerts about certificates (RFC 8446 section 6).
 fn alert(code: u64) -> Option<&'static str> {
     Some(match code.checked_sub(TLS_ALERT_BASE)? {

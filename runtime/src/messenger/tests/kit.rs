@@ -90,7 +90,9 @@ pub async fn received(messenger: &Messenger) -> (Peer, Packet) {
 pub async fn failure(messenger: &Messenger) -> (Address, bool, String) {
     loop {
         match messenger.next_event().await {
-            MessengerEvent::ConnectFailed { address, refused, reason } => return (address, refused, reason),
+            MessengerEvent::ConnectFailed { address, refused, reason, .. } => {
+                return (address, refused, reason);
+            }
             MessengerEvent::Received { packet, .. } => panic!("{packet:?}"),
             _ => {}
         }
