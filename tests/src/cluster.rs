@@ -216,7 +216,7 @@ pub fn send_signal(pid: i32, signal: i32) -> anyhow::Result<()> {
 }
 
 /// A process that is neither gone nor a zombie.
-fn alive(pid: i32) -> bool {
+pub fn alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }

@@ -2,6 +2,7 @@
 //! own, and a writer of self-describing blocks that remembers outside the cluster what was acknowledged.
 
 pub mod cluster;
+pub mod daemon;
 pub mod mounts;
 pub mod nbd;
 pub mod sample;

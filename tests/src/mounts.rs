@@ -95,6 +95,14 @@ impl Mount {
         Ok(Mount { at: at.into(), mounted: true })
     }
 
+    /// A file system in memory that is full after so many MiB.
+    pub fn tmpfs(at: &Path, mebibytes: u32) -> anyhow::Result<Mount> {
+        std::fs::create_dir_all(at)?;
+        let size = format!("size={mebibytes}M");
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at))?;
+        Ok(Mount { at: at.into(), mounted: true })
+    }
+
     pub fn unmount(mut self) -> anyhow::Result<()> {
         run(Command::new("umount").arg(&self.at))?;
         self.mounted = false;
