@@ -26,8 +26,11 @@ pub struct Known {
     pub errors: Vec<String>,
 }
 
+/// What a thread leaves: each block with its acknowledged and sent version, the longest stall, and why it ended early.
+type Ended = (Vec<(u64, u64, u64)>, Duration, Option<String>);
+
 pub struct Writer {
-    threads: Vec<JoinHandle<(Vec<(u64, u64, u64)>, Duration, Option<String>)>>,
+    threads: Vec<JoinHandle<Ended>>,
     blocks: u64,
     stop: Arc<AtomicBool>,
     writes: Arc<AtomicU64>,
