@@ -6,6 +6,7 @@ use crate::options::Options;
 use crate::trace::Trace;
 use crate::world::{World, entity, osd_address};
 use nacre_client::{ClientConfig, ClientEvent, Cluster};
+use nacre_maps::OsdMap;
 use nacre_mon::{Bootstrap, Mon, MonConfig};
 use nacre_osd::{OsdConfig, Tunables};
 use nacre_types::{ClientId, EntityName, OsdId, PgId};
@@ -72,7 +73,15 @@ impl SimCluster {
 
     /// Has the administrator do something, some time.
     pub fn as_admin<F: Future<Output = ()> + 'static>(&mut self, work: impl FnOnce(Cluster) -> F) {
-        let id = self.admin();
+        self.as_client(self.admin(), work);
+    }
+
+    /// Has a client do something.
+    pub fn as_client<F: Future<Output = ()> + 'static>(
+        &mut self,
+        id: NodeId,
+        work: impl FnOnce(Cluster) -> F,
+    ) {
         self.world.with_node(id, |node, now, wall_ms, out| {
             if let Some(client) = node.client() {
                 let work = work(client.cluster.clone());
@@ -182,11 +191,25 @@ impl SimCluster {
         }
     }
 
+    /// An OSD's disk is emptied; it starts again as the one it was.
+    pub fn wipe_osd(&mut self, at: usize) {
+        self.crash_osd(at, true);
+        if let Some(disk) = self.osd_disks.remove(&at) {
+            self.add_osd(at, &disk.uuid);
+        }
+    }
+
     /// An OSD's disk is gone for ever.
     pub fn destroy_osd(&mut self, at: usize) {
         self.crash_osd(at, true);
         self.osd_disks.remove(&at);
         self.osds.remove(&at);
+    }
+
+    /// The newest osdmap that any running monitor has.
+    pub fn newest_map(&mut self) -> Option<OsdMap> {
+        let mons = self.world.nodes.values_mut().filter_map(|slot| slot.node.mon());
+        mons.map(|mon| mon.mon().osdmap()).max_by_key(|map| map.epoch()).cloned()
     }
 
     /// Whether every PG is whole, by the machines' own state: all copies are there, current, on daemons that run.

@@ -11,6 +11,7 @@ pub mod network;
 pub mod nodes;
 pub mod options;
 pub mod run;
+pub mod scenario;
 pub mod trace;
 pub mod workload;
 pub mod world;

@@ -34,7 +34,7 @@ pub struct Outcome {
     pub recent: Vec<String>,
 }
 
-const POOL: &str = "sim";
+pub const POOL: &str = "sim";
 /// A healthy cluster is up and has its pool by then.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(100);
@@ -113,7 +113,8 @@ pub fn command(cluster: &mut SimCluster, command: Value) -> Result<Value, String
     })
 }
 
-fn start(cluster: &mut SimCluster) -> Result<(), String> {
+/// Brings the cluster up: OSDs, pool, everything clean.
+pub fn start(cluster: &mut SimCluster) -> Result<(), String> {
     let options = cluster.world.options.clone();
     for at in 0..options.osds {
         let uuid = format!("00000000-0000-4000-8000-{at:012}");
