@@ -61,7 +61,9 @@ pub(crate) fn first(name: &str, bootstrap: &Bootstrap) -> Result<Vec<Write>, Ope
 
 pub(crate) fn joining(name: &str, monmap: &MonMap) -> Result<Vec<Write>, OpenError> {
     let me = monmap.mons.get(name);
-    let me = me.ok_or_else(|| bad(format!("the monmap has no mon.{name}: run `mon add {name}` first")))?;
+    let me = me.ok_or_else(|| {
+        bad(format!("the monmap has no mon.{name}: run `nacre mon add {name} ADDRESS` first"))
+    })?;
     let monmap_bytes: Bytes = monmap.encode();
     Ok(vec![records::identity(&Identity::new(&monmap.fsid, name, me.raft_id, monmap_bytes))])
 }

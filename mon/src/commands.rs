@@ -211,7 +211,7 @@ pub(crate) fn permit(service: &Service, entity: &EntityName, parsed: &Parsed) ->
     Err(Failure::new(
         ErrorCode::NotPermitted,
         format!(
-            "{entity} may not '{}': that needs mon '{needed}'; an administrator grants it with `auth caps {entity}`",
+            "{entity} may not '{}': that needs mon '{needed}'; an administrator grants it with `nacre auth caps {entity}`",
             parsed.prefix
         ),
     ))

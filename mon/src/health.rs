@@ -92,7 +92,7 @@ fn monitors(state: &Service, context: &Context<'_>, found: &mut Found) {
             Severity::Warning,
             summary,
             items.collect(),
-            "start the monitor or check its network; if its machine is gone, `mon rm` it and add another",
+            "start the monitor or check its network; if its machine is gone, `nacre mon rm` it and add another",
         );
     }
 }
@@ -111,7 +111,7 @@ fn osds(state: &Service, context: &Context<'_>, found: &mut Found) {
             Severity::Warning,
             format!("{} down", plural(down.len(), "osd", "osds")),
             down,
-            "start the daemon; if the disk is dead, `osd out` it and replace it",
+            "start the daemon; if the disk is dead, `nacre osd out` it and replace it",
         );
     }
     let mut hosts: std::collections::BTreeMap<&str, (usize, usize)> = std::collections::BTreeMap::new();
@@ -133,7 +133,7 @@ fn osds(state: &Service, context: &Context<'_>, found: &mut Found) {
             Severity::Warning,
             format!("{} flag(s) set", flags.join(",")),
             Vec::new(),
-            "`osd unset FLAG` when the work it was set for is done",
+            "`nacre osd unset FLAG` when the work it was set for is done",
         );
     }
     let orphans: Vec<String> = map
@@ -145,7 +145,7 @@ fn osds(state: &Service, context: &Context<'_>, found: &mut Found) {
     if !orphans.is_empty() {
         let summary =
             format!("{} in the CRUSH map without an OSD", plural(orphans.len(), "device", "devices"));
-        found.add("OSD_ORPHAN", Severity::Warning, summary, orphans, "`osd crush rm osd.N`");
+        found.add("OSD_ORPHAN", Severity::Warning, summary, orphans, "`nacre crush rm osd.N`");
     }
     let within = map.osds().filter(|(_, info)| info.is_in()).count();
     let widest = map.pools().map(|(_, pool)| pool.size as usize).max().unwrap_or(0);
@@ -196,7 +196,8 @@ fn fullness(state: &Service, context: &Context<'_>, found: &mut Found) {
             near.push(item);
         }
     }
-    let fix = "delete data, add OSDs, or move PGs away with `osd reweight`; deletes work even when full";
+    let fix =
+        "delete data, add OSDs, or move PGs away with `nacre osd reweight`; deletes work even when full";
     if !full.is_empty() || map.flags().contains(Flag::Full) {
         let summary =
             format!("{} full: writes that need space are refused", plural(full.len(), "osd", "osds"));
@@ -245,12 +246,18 @@ fn pools(state: &Service, context: &Context<'_>, found: &mut Found) {
             Severity::Warning,
             summary,
             single,
-            "`osd pool set POOL size 3`, min_size 2",
+            "`nacre pool set POOL size 3`, min_size 2",
         );
     }
     if !full.is_empty() {
         let summary = format!("{} full", count(&full));
-        found.add("POOL_FULL", Severity::Warning, summary, full, "delete data or raise `osd pool set-quota`");
+        found.add(
+            "POOL_FULL",
+            Severity::Warning,
+            summary,
+            full,
+            "delete data or raise `nacre pool set POOL quota_max_bytes N`",
+        );
     }
     if !near.is_empty() {
         let summary = format!("{} nearly full", count(&near));
@@ -259,12 +266,12 @@ fn pools(state: &Service, context: &Context<'_>, found: &mut Found) {
             Severity::Warning,
             summary,
             near,
-            "delete data or raise `osd pool set-quota`",
+            "delete data or raise `nacre pool set POOL quota_max_bytes N`",
         );
     }
     if !no_app.is_empty() {
         let summary = format!("{} without an application", count(&no_app));
-        let fix = "`osd pool application enable POOL rbd` (or cephfs, rgw, a name of yours)";
+        let fix = "`nacre pool application POOL rbd` (or cephfs, rgw, a name of yours)";
         found.add("POOL_APP_NOT_ENABLED", Severity::Warning, summary, no_app, fix);
     }
 }
@@ -307,7 +314,7 @@ fn pgs(state: &Service, context: &Context<'_>, found: &mut Found) {
     let count = |items: &Vec<String>| plural(items.len(), "pg", "pgs");
     if !inactive.is_empty() {
         let summary = format!("Reduced data availability: {} inactive", count(&inactive));
-        let fix = "bring the OSDs back that it waits for (`pg query` names them)";
+        let fix = "bring the OSDs back that it waits for (`nacre pg query` names them)";
         found.add("PG_AVAILABILITY", Severity::Warning, summary, inactive, fix);
     }
     if !degraded.is_empty() || degraded_objects > 0 {
@@ -340,7 +347,7 @@ fn pgs(state: &Service, context: &Context<'_>, found: &mut Found) {
             Severity::Error,
             summary,
             Vec::new(),
-            "`pg repair` the PGs listed under PG_DAMAGED",
+            "`nacre pg repair` the PGs listed under PG_DAMAGED",
         );
     }
     if !damaged.is_empty() {
@@ -350,7 +357,7 @@ fn pgs(state: &Service, context: &Context<'_>, found: &mut Found) {
             Severity::Error,
             summary,
             damaged,
-            "`pg repair PGID` takes copies whose checksums hold",
+            "`nacre pg repair PGID` takes copies whose checksums hold",
         );
     }
 }

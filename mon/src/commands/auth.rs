@@ -20,7 +20,7 @@ fn entry_json(entity: &EntityName, entry: &AuthEntry) -> Value {
 }
 
 fn no_entity(entity: &EntityName) -> Failure {
-    Failure::not_found(format!("there is no entity {entity}: `auth ls` lists them"))
+    Failure::not_found(format!("there is no entity {entity}: `nacre auth ls` lists them"))
 }
 
 /// Caps as an object `{"mon": "allow r", ...}`.
@@ -65,7 +65,7 @@ pub(super) fn get_or_create(
     let caps = parse_caps(args)?;
     let entry = match draft.auth(&entity) {
         Some(entry) if args.has("caps") && entry.caps != caps => {
-            let text = format!("{entity} exists with other caps: change them with `auth caps`");
+            let text = format!("{entity} exists with other caps: change them with `nacre auth caps`");
             return Err(Failure::new(ErrorCode::AlreadyExists, text));
         }
         Some(entry) => entry.clone(),
@@ -79,7 +79,7 @@ pub(super) fn get_or_create(
                 && draft.osd(*id).is_none()
             {
                 return Err(Failure::not_found(format!(
-                    "there is no {id}: `osd new` makes it and its entity"
+                    "there is no {id}: `nacre osd format` makes it and its entity"
                 )));
             }
             let entry = AuthEntry { caps, created_ms: draft.at_ms };
@@ -128,7 +128,7 @@ pub(super) fn rm(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) -> R
     {
         return Err(Failure::new(
             ErrorCode::Busy,
-            format!("{entity} is a monitor of this cluster: `mon rm {name}`"),
+            format!("{entity} is a monitor of this cluster: `nacre mon rm {name}`"),
         ));
     }
     if draft.auth(&entity).is_some() {

@@ -25,7 +25,7 @@ fn section(args: &Args) -> Result<&str, Failure> {
 fn option(name: &str) -> Result<&'static ConfigOption, Failure> {
     options::find(name).ok_or_else(|| {
         let shown: String = name.chars().take(60).collect();
-        Failure::not_found(format!("there is no setting '{shown}': `config ls` lists them"))
+        Failure::not_found(format!("there is no setting '{shown}': `nacre config ls` lists them"))
     })
 }
 

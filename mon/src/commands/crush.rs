@@ -100,7 +100,7 @@ pub(super) fn add(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result
     let (osd, weight) = (args.osd("id")?, args.parsed::<f64>("weight", "a weight in TiB")?);
     let location = args.pairs("location")?;
     if draft.osd(osd).is_none() {
-        return Err(Failure::not_found(format!("there is no {osd}: make it with `osd new` first")));
+        return Err(Failure::not_found(format!("there is no {osd}: make it with `nacre osd format` first")));
     }
     placement::edit(draft, |crush| {
         crush.add_osd(osd.0, weight, None, &location)?;

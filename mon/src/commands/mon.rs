@@ -82,7 +82,7 @@ pub(super) fn add(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) -> 
         if known.address == address {
             return Ok(added(draft, name));
         }
-        let text = format!("mon.{name} is in the monmap at {}: `mon rm {name}` first", known.address);
+        let text = format!("mon.{name} is in the monmap at {}: `nacre mon rm {name}` first", known.address);
         return Err(Failure::new(ErrorCode::AlreadyExists, text));
     }
     if let Some((other, _)) = monmap.mons.iter().find(|(_, info)| info.address == address) {
@@ -129,7 +129,7 @@ pub(super) fn rm(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) -> R
     let monmap = draft.monmap();
     let Some(info) = monmap.mons.get(name) else {
         let shown: String = name.chars().take(60).collect();
-        return Err(Failure::not_found(format!("there is no mon.{shown}: `mon dump` lists them")));
+        return Err(Failure::not_found(format!("there is no mon.{shown}: `nacre mon dump` lists them")));
     };
     let raft_id = info.raft_id;
     if monmap.mons.len() == 1 {

@@ -16,7 +16,7 @@ const BLOCKLIST_MAX: usize = 10_000;
 const BLOCKLIST_DEFAULT_S: u64 = 3_600;
 
 fn no_osd(id: OsdId) -> Failure {
-    Failure::not_found(format!("there is no {id}: `osd tree` lists them"))
+    Failure::not_found(format!("there is no {id}: `nacre osd tree` lists them"))
 }
 
 pub(super) fn new(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result<Reply, Failure> {
@@ -134,7 +134,7 @@ pub(super) fn rm(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result<
         }
         if info.is_in() && !force {
             let text = format!(
-                "{id} is in: `osd out {id}` and wait until `osd safe-to-destroy {id}` says yes, or force"
+                "{id} is in: `nacre osd out {id}` and wait until `nacre osd safe-to-destroy {id}` says yes, or force"
             );
             return Err(Failure::new(ErrorCode::Busy, text));
         }
@@ -244,7 +244,9 @@ pub(super) fn set_full(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> R
 fn client(args: &Args) -> Result<ClientId, Failure> {
     let text = args.text("client")?;
     u64::from_str_radix(text, 16).map(ClientId).map_err(|_| {
-        Failure::invalid("a client is named by the hexadecimal number of its run, as in `osd blocklist ls`")
+        Failure::invalid(
+            "a client is named by the hexadecimal number of its run, as in `nacre osd blocklist ls`",
+        )
     })
 }
 

@@ -14,7 +14,7 @@ fn ids(osds: &[OsdId]) -> Vec<u32> {
 }
 
 fn no_pg(pg: PgId) -> Failure {
-    Failure::not_found(format!("there is no PG {pg}: `pg ls` lists them"))
+    Failure::not_found(format!("there is no PG {pg}: `nacre pg ls` lists them"))
 }
 
 fn pg_json(now: Instant, memory: &Memory, map: &OsdMap, pg: PgId) -> Value {

@@ -32,7 +32,7 @@ const FREE_OPTIONS: &[(&str, &str)] = &[
 
 fn no_pool(name: &str) -> Failure {
     let shown: String = name.chars().take(80).collect();
-    Failure::not_found(format!("there is no pool '{shown}': `osd pool ls` lists them"))
+    Failure::not_found(format!("there is no pool '{shown}': `nacre pool ls` lists them"))
 }
 
 fn find(draft: &Draft<'_>, name: &str) -> Result<PoolId, Failure> {
@@ -80,7 +80,7 @@ fn check_sizes(draft: &Draft<'_>, context: &Context<'_>, size: u32, min_size: u3
         return Err(Failure::new(
             ErrorCode::NotPermitted,
             "a pool of size 1 loses data with the first failed disk; if that is meant: \
-             `config set global mon_allow_pool_size_one true`",
+             `nacre config set global mon_allow_pool_size_one true`",
         ));
     }
     Ok(())
@@ -141,7 +141,7 @@ fn rule_id(draft: &Draft<'_>, rule: &str) -> Result<u32, Failure> {
     let found = found.or_else(|| rule.parse().ok().filter(|&id| draft.crush().rule_exists(id)));
     found.ok_or_else(|| {
         let shown: String = rule.chars().take(80).collect();
-        Failure::not_found(format!("there is no CRUSH rule '{shown}': `osd crush rule ls` lists them"))
+        Failure::not_found(format!("there is no CRUSH rule '{shown}': `nacre crush show` lists them"))
     })
 }
 
@@ -323,11 +323,11 @@ pub(super) fn rm(draft: &mut Draft<'_>, context: &Context<'_>, args: &Args) -> R
     if mon_number(&draft.state.config, &mon_entity(context), "mon_allow_pool_delete") != 1 {
         return Err(Failure::new(
             ErrorCode::NotPermitted,
-            "pools may not be deleted here; first `config set global mon_allow_pool_delete true`",
+            "pools may not be deleted here; first `nacre config set global mon_allow_pool_delete true`",
         ));
     }
     if draft.pool(id).is_some_and(|pool| pool.options.get("nodelete").is_some_and(|v| v == "true")) {
-        let text = format!("pool '{name}' has nodelete set; first `osd pool set {name} nodelete false`");
+        let text = format!("pool '{name}' has nodelete set; first `nacre pool set {name} nodelete false`");
         return Err(Failure::new(ErrorCode::NotPermitted, text));
     }
     draft.step.pools.insert(id, None);

@@ -21,7 +21,9 @@ pub(crate) enum Booted {
 pub(crate) fn boot(draft: &mut Draft<'_>, boot: &OsdBoot) -> Booted {
     let id = OsdId(boot.osd);
     let Some(info) = draft.osd(id) else {
-        let text = format!("{id} wants to boot but was never made or is purged: run `osd new` for its disk");
+        let text = format!(
+            "{id} wants to boot but was never made or is purged: run `nacre osd format` for its disk"
+        );
         draft.log(LogLevel::Warning, "mon", text);
         return Booted::Done;
     };

@@ -110,7 +110,7 @@ fn bad_input_gets_a_clear_error() {
             ErrorCode::InvalidArgument,
             "not a cap",
         ),
-        (json!({"prefix": "auth get-or-create", "entity": "osd.9"}), ErrorCode::NotFound, "osd new"),
+        (json!({"prefix": "auth get-or-create", "entity": "osd.9"}), ErrorCode::NotFound, "osd format"),
         (
             json!({"prefix": "mon add", "name": "b", "address": "here"}),
             ErrorCode::InvalidArgument,

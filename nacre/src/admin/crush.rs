@@ -18,6 +18,28 @@ pub enum CrushCommand {
     Import { file: PathBuf },
     /// Writes the cluster's map in crushtool's text form; to stdout without a file.
     Export { file: Option<PathBuf> },
+    /// Changes the weight of an OSD in the hierarchy, in TiB.
+    Reweight { name: String, weight: f64 },
+    /// Moves an OSD or bucket, for example: move host1 rack=r1 root=default. Buckets that are missing are made.
+    Move {
+        name: String,
+        #[arg(required = true, value_parser = place)]
+        location: Vec<(String, String)>,
+    },
+    /// Takes an OSD or an empty bucket out of the hierarchy.
+    Rm { name: String },
+    /// Makes a rule that spreads copies over buckets of a type below a root.
+    CreateRule {
+        name: String,
+        #[arg(long, default_value = "default")]
+        root: String,
+        /// Failure domain: host, rack, ...
+        #[arg(long = "type", default_value = "host")]
+        failure_domain: String,
+        /// Only devices of this class.
+        #[arg(long)]
+        class: Option<String>,
+    },
     /// Maps inputs by a rule, offline, and prints what `crushtool --test --show-mappings` prints.
     Test(TestArgs),
 }
@@ -54,8 +76,29 @@ impl CrushCommand {
                 }
                 Ok(())
             }
+            CrushCommand::Reweight { name, weight } => {
+                context.tell(json!({"prefix": "osd crush reweight", "name": name, "weight": weight}))
+            }
+            CrushCommand::Move { name, location } => {
+                let location: Vec<String> =
+                    location.into_iter().map(|(kind, name)| format!("{kind}={name}")).collect();
+                let location = location.join(" ");
+                context.tell(json!({"prefix": "osd crush move", "name": name, "location": location}))
+            }
+            CrushCommand::Rm { name } => context.tell(json!({"prefix": "osd crush rm", "name": name})),
+            CrushCommand::CreateRule { name, root, failure_domain, class } => context.tell(json!({
+                "prefix": "osd crush rule create-replicated", "name": name, "root": root, "type": failure_domain,
+                "class": class,
+            })),
             CrushCommand::Test(args) => test(&args),
         }
+    }
+}
+
+fn place(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((kind, name)) if !kind.is_empty() && !name.is_empty() => Ok((kind.into(), name.into())),
+        _ => Err(format!("'{text}' is no place: write TYPE=NAME, for example rack=r1")),
     }
 }
 

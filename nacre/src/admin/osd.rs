@@ -41,6 +41,25 @@ pub enum OsdCommand {
     Set { flag: String },
     /// Clears a cluster flag.
     Unset { flag: String },
+    /// Whether OSDs could stop now without any PG stopping.
+    OkToStop {
+        #[arg(required = true)]
+        osds: Vec<OsdId>,
+    },
+    /// Whether everything on OSDs exists elsewhere in full.
+    SafeToDestroy {
+        #[arg(required = true)]
+        osds: Vec<OsdId>,
+    },
+    /// Declares an OSD's data lost, so that PGs stop waiting for it. Writes that only it had are gone.
+    Lost {
+        osd: OsdId,
+        #[arg(long)]
+        yes_i_really_mean_it: bool,
+    },
+    /// Clients that may not touch anything.
+    #[command(subcommand)]
+    Blocklist(BlocklistCommand),
     /// The whole osdmap.
     Dump,
     /// What one OSD says of itself: device, flush policy, costs, operations in flight.
@@ -79,6 +98,16 @@ impl OsdCommand {
             }
             OsdCommand::Set { flag } => context.tell(json!({"prefix": "osd set", "key": flag}))?,
             OsdCommand::Unset { flag } => context.tell(json!({"prefix": "osd unset", "key": flag}))?,
+            OsdCommand::OkToStop { osds } => {
+                context.show(json!({"prefix": "osd ok-to-stop", "ids": ids(osds)}), |json| json)?;
+            }
+            OsdCommand::SafeToDestroy { osds } => {
+                context.show(json!({"prefix": "osd safe-to-destroy", "ids": ids(osds)}), |json| json)?;
+            }
+            OsdCommand::Lost { osd, yes_i_really_mean_it } => {
+                context.tell(json!({"prefix": "osd lost", "id": osd.0, "yes": yes_i_really_mean_it}))?;
+            }
+            OsdCommand::Blocklist(command) => command.run(context)?,
             OsdCommand::Dump => {
                 let reply = context.ask(json!({"prefix": "osd dump"}))?;
                 output::print(context.format, &reply.json, pretty);
@@ -91,6 +120,39 @@ impl OsdCommand {
             OsdCommand::Fsck(args) => return osd_local::fsck(context, &args),
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[derive(Subcommand)]
+pub enum BlocklistCommand {
+    /// Lists them.
+    Ls,
+    /// Shuts a client out, by the number `nacre osd blocklist ls` and lock holders are shown with.
+    Add {
+        client: String,
+        /// Seconds until it is let in again.
+        #[arg(long, default_value_t = 3600)]
+        expire: u64,
+    },
+    /// Lets a client in again.
+    Rm { client: String },
+}
+
+impl BlocklistCommand {
+    fn run(self, context: &Context) -> anyhow::Result<()> {
+        match self {
+            BlocklistCommand::Ls => {
+                let reply = context.ask(json!({"prefix": "osd blocklist ls"}))?;
+                output::print(context.format, &reply.json, pretty);
+                Ok(())
+            }
+            BlocklistCommand::Add { client, expire } => {
+                context.tell(json!({"prefix": "osd blocklist add", "client": client, "expire": expire}))
+            }
+            BlocklistCommand::Rm { client } => {
+                context.tell(json!({"prefix": "osd blocklist rm", "client": client}))
+            }
+        }
     }
 }
 
