@@ -389,7 +389,8 @@ impl Pg {
         }
     }
 
-    pub(crate) fn backfill_on_write(&mut self, object: &ObjectId) {
+    /// A write changed `touched`, all of `object`'s family: what it makes or removes beside the head counts as well.
+    pub(crate) fn backfill_on_write(&mut self, object: &ObjectId, touched: &[ObjectId]) {
         for backfill in self.recovery.backfills.values_mut() {
             let Stage::Filling(window) = &mut backfill.stage else { continue };
             // The target holds something old under that name: it is to be replaced by what is there now.
@@ -401,6 +402,7 @@ impl Pg {
             // A family of which anything is still to go got no change: all of it goes (again).
             if window.pending.range(family(object)).next().is_some() {
                 window.pending.insert(object.head());
+                window.pending.extend(touched.iter().cloned());
             }
         }
     }

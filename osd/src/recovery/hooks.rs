@@ -174,10 +174,15 @@ impl Pg {
     }
 
     /// A write was submitted here and sent to the peers: what scrub and backfill must know.
-    pub(crate) fn recovery_on_write(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
+    pub(crate) fn recovery_on_write(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        object: &ObjectId,
+        touched: &[ObjectId],
+    ) {
         self.forget_deleted(ctx, object);
         self.scrub_retry(ctx);
-        self.backfill_on_write(object);
+        self.backfill_on_write(object, touched);
     }
 
     /// A client read failed its checksum on the primary's disk: mark the object missing here and recover it from

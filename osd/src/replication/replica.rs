@@ -52,7 +52,7 @@ impl Pg {
         self.committed_to = self.committed_to.max(decode_version(message.committed_to));
         let object = entries[0].object.head();
         self.apply(ctx, transaction, entries, trim_to, PgPurpose::Replica(last));
-        self.recovery_on_write(ctx, &object);
+        self.recovery_on_write(ctx, &object, &[]);
     }
 
     pub(crate) fn on_replica_commit(&mut self, ctx: &mut PgContext<'_>, version: EVersion) {

@@ -72,8 +72,14 @@ impl Pg {
         }
         self.in_flight.push_back(in_flight);
         self.queue_of(&object.head()).writers += 1;
+        let touched: Vec<ObjectId> = match self.clean {
+            true => Vec::new(),
+            false => {
+                decoded.iter().filter(|entry| !entry.is_error()).map(|entry| entry.object.clone()).collect()
+            }
+        };
         self.apply(ctx, transaction, decoded, trim_to, PgPurpose::Write(version));
-        self.recovery_on_write(ctx, &object);
+        self.recovery_on_write(ctx, &object, &touched);
     }
 
     fn ship(&self, ctx: &mut PgContext<'_>, osd: OsdId, write: &InFlight, trim_to: Option<EVersion>) {
