@@ -1,10 +1,11 @@
 //! `nacre mon`: the monitors of a running cluster, and the directories of a new one's.
 
-use super::Context;
+use super::{Context, auth};
 use crate::daemon::Settings;
 use crate::output;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use nacre_maps::MonMap;
 use nacre_mon::{Bootstrap, Mon};
 use nacre_runtime::kv::MonStore;
 use nacre_runtime::tls::{ClusterCa, Credentials, MonAddress, Validity};
@@ -24,8 +25,15 @@ pub enum MonCommand {
     Stat,
     /// The monmap.
     Dump,
-    /// Adds a monitor to the monmap; start it from a directory made with `nacre mon prepare`.
-    Add { name: String, address: SocketAddr },
+    /// Adds a monitor to the cluster and makes its directory; start it there with `nacre daemon mon`.
+    Add {
+        /// The monitor as NAME=IP:PORT.
+        #[arg(value_parser = named_address)]
+        mon: (String, SocketAddr),
+        /// The directory to make. Copy it to the monitor's host if that is another one.
+        #[arg(long, value_name = "D")]
+        dir: PathBuf,
+    },
     /// Takes a monitor out of the monmap.
     Rm { name: String },
     /// Makes a new cluster: one directory for each monitor, and the administrator's credential file.
@@ -63,9 +71,7 @@ impl MonCommand {
                 });
                 Ok(())
             }
-            MonCommand::Add { name, address } => {
-                context.tell(json!({"prefix": "mon add", "name": name, "address": address.to_string()}))
-            }
+            MonCommand::Add { mon: (name, address), dir } => add(context, &name, address, &dir),
             MonCommand::Rm { name } => context.tell(json!({"prefix": "mon rm", "name": name})),
             MonCommand::Bootstrap(args) => {
                 let count = args.mons.len();
@@ -117,8 +123,7 @@ pub fn bootstrap(
             key_pem,
         })
     };
-    let all: BTreeMap<String, String> =
-        ["mon", "osd", "mds"].map(|service| (service.to_string(), "allow *".to_string())).into();
+    let all = all_caps();
     let mut entities = BTreeMap::from([(EntityName::Client("admin".into()), all.clone())]);
     entities.extend(mons.keys().map(|name| (EntityName::Mon(name.clone()), all.clone())));
     let first = Bootstrap {
@@ -138,6 +143,30 @@ pub fn bootstrap(
         make_mon_dir(&dir, &issue(EntityName::Mon(name.clone()))?, address.parse()?, writes)?;
     }
     issue(EntityName::Client("admin".into()))
+}
+
+/// The key and directory first: a monmap that names a monitor nobody can start would only cost the quorum a member.
+fn add(context: &Context, name: &str, address: SocketAddr, dir: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(!dir.exists(), "{} exists already", dir.display());
+    let entity = EntityName::Mon(name.to_string());
+    let credentials = auth::issue(context, &entity, all_caps())?;
+    let reply = context.ask(json!({"prefix": "mon add", "name": name, "address": address.to_string()}))?;
+    let hex = reply.json["monmap_hex"].as_str().context("the monitors answered without a monmap")?;
+    let monmap = MonMap::decode(&unhex(hex).context("the monmap in the answer is damaged")?)?;
+    make_mon_dir(dir, &credentials, address, Mon::join_writes(name, &monmap)?)?;
+    output::print(context.format, &reply.json, |_| {
+        format!("mon.{name} is added; start it with: nacre daemon mon --dir {}", dir.display())
+    });
+    Ok(())
+}
+
+fn all_caps() -> BTreeMap<String, String> {
+    ["mon", "osd", "mds"].map(|service| (service.to_string(), "allow *".to_string())).into()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    text.as_bytes().chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
 }
 
 fn make_mon_dir(

@@ -12,7 +12,7 @@ use nacre_runtime::messenger::{Messenger, MessengerConfig};
 use nacre_runtime::tls::Credentials;
 use nacre_store::StoreConfig;
 use nacre_types::{EntityName, OsdId};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub fn run(dir: &Path) -> anyhow::Result<()> {
     let identity = osd_identity(dir)?;
@@ -25,14 +25,16 @@ pub fn run(dir: &Path) -> anyhow::Result<()> {
         dir.display(),
         credentials.entity
     );
-    block_on(serve(dir, id, settings, credentials))?
+    let serving = serve(dir.to_owned(), id, settings, credentials);
+    // As a task: the runtime's first future is polled only after a look at the sockets.
+    block_on(async { tokio::task::spawn_local(serving).await })??
 }
 
-async fn serve(dir: &Path, id: OsdId, settings: Settings, credentials: Credentials) -> anyhow::Result<()> {
+async fn serve(dir: PathBuf, id: OsdId, settings: Settings, credentials: Credentials) -> anyhow::Result<()> {
     let mut kv = KvConfig::default();
     kv.cache_bytes = settings.index_cache_bytes.unwrap_or(kv.cache_bytes);
     let fsid = credentials.fsid.clone();
-    let opened = open_osd(dir, Some((&fsid, id)), &kv, StoreConfig::default())?;
+    let opened = open_osd(&dir, Some((&fsid, id)), &kv, StoreConfig::default())?;
     tracing::info!("{id} in {}: {:?}", dir.display(), opened.store.replay_report());
     let messenger = Messenger::bind(MessengerConfig::new(credentials, Some(settings.listen)))?;
     let address = settings.advertised(messenger.local_addr())?;
