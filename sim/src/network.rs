@@ -98,6 +98,7 @@ pub enum NetworkEvent {
 }
 
 /// What to do at an arrival.
+#[expect(clippy::large_enum_variant, reason = "most are packets, and they do not stay")]
 pub enum Arrival {
     Deliver { node: NodeId, run: u64, from: NodeId, packet: Packet },
     Dropped,

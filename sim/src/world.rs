@@ -23,6 +23,7 @@ use std::time::Duration;
 const WALL_START_MS: u64 = 1_780_000_000_000;
 
 /// What happens to a node.
+#[expect(clippy::large_enum_variant, reason = "most are packets, and they do not stay")]
 pub enum Input {
     Packet {
         from: Peer,
@@ -34,6 +35,7 @@ pub enum Input {
 }
 
 /// What a node wants of the world.
+#[expect(clippy::large_enum_variant, reason = "most are packets, and they do not stay")]
 pub enum Output {
     Send {
         to: Address,
