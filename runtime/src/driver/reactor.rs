@@ -6,6 +6,7 @@ use nacre_wire::messages::LogLevel;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use tokio::runtime::LocalOptions;
 use tokio::time::Sleep;
 
 /// Turns that find work before other tasks of the thread (the messenger's among them) get theirs.
@@ -26,10 +27,13 @@ impl Ended {
 }
 
 /// Runs a reactor on the calling thread until `work` ends. Everything of a daemon happens inside.
+///
+/// One queue for all tasks, quinn's and ours: a `LocalSet` inside the runtime would look at the sockets once more
+/// whenever one of them wakes the other.
 pub fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = tokio::task::LocalSet::new();
-    Ok(local.block_on(&runtime, work))
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    Ok(runtime.block_on(work))
 }
 
 /// A sleep until the machine's next deadline, kept over turns because deadlines seldom change.
