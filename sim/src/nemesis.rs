@@ -2,7 +2,8 @@
 //!
 //! **Fault budget.** Crashes, power cuts, partitions and pauses are not limited: the machines must survive any number
 //! of them. What destroys data for ever (replaced disks, rot) happens to one OSD at a time, and only while every PG
-//! is clean: else it could be the last good copy, and losing it no bug.
+//! is clean: else it could be the last good copy, and losing it no bug. Rot stays hidden in a copy that counts as
+//! clean, so it also needs a pool that acknowledges no write with a single copy.
 
 use crate::cluster::SimCluster;
 use crate::network::NodeId;

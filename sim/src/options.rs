@@ -144,7 +144,8 @@ impl Options {
             } else {
                 rng.range(1, 3) as u32
             }
-            .clamp(1, size),
+            // With a single copy acknowledged, rot on it would take the last good one.
+            .clamp(1 + u32::from(faults.rot), size),
             pg_num: *rng.pick(&[1, 4, 8]).expect("not empty"),
             objects: rng.range(3, 24) as usize,
             unit: *rng.pick(&[8, 8, 520, 4096, 20_480]).expect("not empty"),
