@@ -1,7 +1,7 @@
 //! Tokens of store requests: what each commit or read was for, and the guard against answers that come too late.
 
 use nacre_types::{EVersion, Epoch, PgId};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// What a store request was for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,8 +44,7 @@ pub enum PgPurpose {
 #[derive(Debug, Default)]
 pub struct Tokens {
     last: u64,
-    /// Only looked up, never iterated.
-    purposes: HashMap<u64, Purpose>,
+    purposes: BTreeMap<u64, Purpose>,
 }
 
 impl Tokens {

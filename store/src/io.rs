@@ -2,7 +2,7 @@
 
 use crate::DiskRequest;
 use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// What a request was for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,7 +27,7 @@ pub(crate) enum Purpose {
 #[derive(Debug, Default)]
 pub(crate) struct Io {
     requests: VecDeque<DiskRequest>,
-    purposes: HashMap<u64, Purpose>,
+    purposes: BTreeMap<u64, Purpose>,
     next_token: u64,
 }
 

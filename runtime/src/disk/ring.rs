@@ -180,13 +180,19 @@ impl DiskRing {
 
     /// Hands what is queued to the kernel, as far as it takes it, and takes up completions.
     pub fn submit(&mut self) {
-        self.start_flushes();
-        self.issue();
-        let deferred = self.ring.submission().taskrun();
-        if self.unsubmitted || deferred {
-            self.enter();
+        loop {
+            self.start_flushes();
+            self.issue();
+            let deferred = self.ring.submission().taskrun();
+            if self.unsubmitted || deferred {
+                self.enter();
+            }
+            self.reap();
+            // A request to be continued or repeated starts now: no other completion may come to wake the reactor for it.
+            if self.waiting.is_empty() || self.in_flight == IN_FLIGHT_MAX {
+                return;
+            }
         }
-        self.reap();
     }
 
     /// The next of the finished requests that the last [`DiskRing::submit`] has found.
