@@ -25,6 +25,7 @@ mod session;
 mod socket;
 mod stats;
 mod stream;
+mod udp;
 mod watch;
 
 pub use config::MessengerConfig;
@@ -124,7 +125,7 @@ impl Messenger {
             .map_err(|reason| BindError::Credentials { entity: config.credentials.entity.clone(), reason })?;
         let address = socket.local_addr().unwrap_or_else(|_| config.bind_address());
         let server = config.listen.map(|_| (*quic.server_far).clone());
-        let runtime = std::sync::Arc::new(quinn::TokioRuntime);
+        let runtime = std::sync::Arc::new(udp::Reactor);
         let endpoint = quinn::Endpoint::new(quic.endpoint.clone(), server, socket, runtime)
             .map_err(|source| BindError::Socket { address, source })?;
         let monitors = config.credentials.monitors.clone();

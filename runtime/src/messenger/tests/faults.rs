@@ -77,6 +77,7 @@ fn a_killed_peer_is_noticed_before_the_idle_timeout() {
         let client = cluster.bind("client.x");
         let config = cluster.config("osd.0");
         let (tell, told) = tokio::sync::oneshot::channel();
+        let (heard, was_heard) = tokio::sync::oneshot::channel();
         let (kill, killed) = std::sync::mpsc::channel::<()>();
         let victim = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -85,6 +86,7 @@ fn a_killed_peer_is_noticed_before_the_idle_timeout() {
                 let server = Messenger::bind(config).unwrap();
                 tell.send(server.local_addr()).unwrap();
                 received(&server).await;
+                heard.send(()).unwrap();
                 killed.recv().unwrap();
                 // Nothing runs after this, so no goodbye goes out.
             });
@@ -92,6 +94,8 @@ fn a_killed_peer_is_noticed_before_the_idle_timeout() {
         let to = Address::Osd { id: OsdId(0), address: told.await.unwrap().to_string() };
         client.send(to.clone(), ping(1));
         assert!(matches!(client.next_event().await, MessengerEvent::SessionOpened(_)));
+        // Joining blocks this end's messenger too: what is to arrive must have arrived.
+        was_heard.await.unwrap();
         let start = Instant::now();
         kill.send(()).unwrap();
         victim.join().unwrap();
