@@ -16,7 +16,7 @@ mod member;
 
 use crate::log::BackfillMark;
 use crate::pg::{Pg, PgContext};
-use crate::recovery::{PushPurpose, family, stored_version};
+use crate::recovery::{PushPurpose, family, usable_version};
 use bytes::Bytes;
 use nacre_store::StoreError;
 use nacre_types::{EVersion, Instant, ObjectId, OsdId};
@@ -208,8 +208,9 @@ impl Pg {
         }
         window.end = end;
         for object in ours {
-            let version = stored_version(ctx.store, &object)?;
-            if theirs.remove(&object) != Some(version) || self.missing.contains(&object) {
+            let version = usable_version(ctx.store, &object)?;
+            let equal = theirs.remove(&object) == Some(version) && version != EVersion::ZERO;
+            if !equal || self.missing.contains(&object) {
                 window.pending.insert(object);
             }
         }

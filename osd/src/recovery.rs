@@ -25,7 +25,7 @@ pub use sink::{TEMP_POOL, leftovers};
 pub(crate) use sink::{family, remove_object};
 pub use slots::OsdShared;
 pub use source::PushPurpose;
-pub(crate) use source::stored_version;
+pub(crate) use source::{stored_version, usable_version};
 
 use crate::backfill::Backfill;
 use crate::scrub::Scrub;

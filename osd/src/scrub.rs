@@ -41,6 +41,8 @@ pub(crate) struct Scrub {
     run: Option<Run>,
     /// Found by the last scrub and not repaired since.
     errors: u64,
+    /// Objects that others than scrub found to contradict themselves, since the last scrub.
+    inconsistent: BTreeSet<ObjectId>,
     /// On demand: deep, repair.
     wanted: Option<(bool, bool)>,
     /// A repair is to be looked at once more.
@@ -77,7 +79,7 @@ struct Chunk {
 
 impl Scrub {
     pub(crate) fn errors(&self) -> u64 {
-        self.errors
+        self.errors + self.inconsistent.len() as u64
     }
 
     /// State words for people.
@@ -88,7 +90,7 @@ impl Scrub {
             words.extend(run.deep.then_some("deep"));
             words.extend(run.repair.then_some("repair"));
         }
-        if self.errors > 0 {
+        if self.errors() > 0 {
             words.push("inconsistent");
         }
         words
@@ -108,7 +110,15 @@ impl Pg {
             scrub.wanted.get_or_insert((run.deep, run.repair));
         }
         (scrub.builder, scrub.due_ms) = (None, None);
-        ctx.shared.scrub_ended(self.id);
+        ctx.requests.kick.extend(ctx.shared.scrub_ended(self.id));
+    }
+
+    /// One object contradicts itself or its family: that is told and shown, and stops nothing else.
+    pub(crate) fn note_inconsistent(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId, why: &str) {
+        if self.recovery.scrub.inconsistent.insert(object.clone()) {
+            ctx.log(LogLevel::Error, format!("PG {}: {object} is inconsistent: {why}; skipped", self.id));
+            ctx.requests.report.insert(self.id);
+        }
     }
 
     pub(crate) fn scrub_deadline(&self) -> Option<Instant> {
@@ -116,10 +126,18 @@ impl Pg {
         Some(scrub.next_try.max(Instant(1)))
     }
 
-    /// On demand.
+    /// On demand. What runs or waits already and does as much is not begun again.
     pub(crate) fn want_scrub(&mut self, deep: bool, repair: bool) {
-        self.recovery.scrub.wanted = Some((deep, repair));
-        self.recovery.scrub.next_try = Instant::ZERO;
+        let scrub = &mut self.recovery.scrub;
+        let does = |(is_deep, repairs): (bool, bool)| is_deep >= deep && repairs >= repair;
+        if scrub.run.as_ref().is_some_and(|run| does((run.deep, run.repair)))
+            || scrub.wanted.is_some_and(does)
+        {
+            return;
+        }
+        let (also_deep, also_repair) = scrub.wanted.unwrap_or_default();
+        scrub.wanted = Some((deep || also_deep, repair || also_repair));
+        scrub.next_try = Instant::ZERO;
     }
 
     /// Starts what is due, sends again what is not answered.
@@ -157,10 +175,14 @@ impl Pg {
         }
         let Some((deep, repair)) = self.due(ctx) else { return };
         if !ctx.shared.may_scrub(self.id) {
+            // Its turn may come at any time.
+            self.recovery.scrub.next_try = ctx.now;
             return;
         }
         let scrub = &mut self.recovery.scrub;
-        scrub.wanted = None;
+        if scrub.wanted.take().is_none() {
+            scrub.verify = false;
+        }
         scrub.last_id += 1;
         let id = scrub.last_id;
         let (mark, chunk) = (Bytes::new(), None);
@@ -174,7 +196,7 @@ impl Pg {
         if scrub.wanted.is_some() {
             return scrub.wanted;
         }
-        if std::mem::take(&mut scrub.verify) {
+        if scrub.verify {
             return Some((true, false));
         }
         let history = &self.info.history;
@@ -340,7 +362,11 @@ impl Pg {
         scrub.verify = run.repaired > 0;
         scrub.due_ms = None;
         scrub.next_try = if scrub.verify { ctx.now } else { ctx.now + RETRY };
-        ctx.shared.scrub_ended(self.id);
+        if !std::mem::take(&mut scrub.inconsistent).is_empty() {
+            // What is still wrong is found again.
+            self.trimming.restart();
+        }
+        ctx.requests.kick.extend(ctx.shared.scrub_ended(self.id));
         let kind = if run.deep { "deep-scrub" } else { "scrub" };
         let text = match run.errors {
             0 => format!("PG {}: {kind} ok, {} objects", self.id, run.objects),

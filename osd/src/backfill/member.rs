@@ -2,7 +2,7 @@
 
 use crate::log::{BackfillMark, decode_version, encode_version, persist};
 use crate::pg::{Pg, PgContext};
-use crate::recovery::{Waiting, remove_object, stored_version};
+use crate::recovery::{Waiting, remove_object, usable_version};
 use crate::token::PgPurpose;
 use bytes::Bytes;
 use nacre_store::StoreError;
@@ -34,7 +34,7 @@ impl Pg {
             // A copy known to be bad is as good as none: no version is zero.
             let version = match self.missing.contains(object) {
                 true => nacre_types::EVersion::ZERO,
-                false => stored_version(ctx.store, object)?,
+                false => usable_version(ctx.store, object)?,
             };
             let object = Some(ObjectName::from(object));
             records.push(ObjectVersion { object, version: encode_version(version) });
@@ -52,7 +52,7 @@ impl Pg {
         for record in &progress.remove {
             let Some(Ok(object)) = record.object.as_ref().map(ObjectName::decode) else { continue };
             // A resent message must not remove what was made since.
-            let removed = match stored_version(ctx.store, &object) {
+            let removed = match usable_version(ctx.store, &object) {
                 Ok(version) if version == decode_version(record.version) => {
                     self.missing.remove(&object);
                     persist::remove_missing(&mut t, &object);

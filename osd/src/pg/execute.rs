@@ -156,8 +156,15 @@ impl Pg {
     }
 
     fn store_failed(&mut self, ctx: &mut PgContext<'_>, id: u64, error: StoreError) {
-        if matches!(error, StoreError::Kv(_) | StoreError::Corrupt(_)) {
-            ctx.requests.fatal.get_or_insert(error.to_string());
+        match &error {
+            StoreError::Kv(_) => drop(ctx.requests.fatal.get_or_insert(error.to_string())),
+            StoreError::Corrupt(why) => {
+                if let Some(op) = self.pipeline.ops.get(&id) {
+                    let object = op.object.head();
+                    self.note_inconsistent(ctx, &object, why);
+                }
+            }
+            _ => {}
         }
         self.fail(ctx, id, ErrorCode::Io, &error.to_string());
     }

@@ -4,7 +4,9 @@
 use super::{Pg, PgContext, Readiness};
 use crate::snaps;
 use nacre_maps::SnapRange;
+use nacre_store::StoreError;
 use nacre_types::{Instant, ObjectId, SnapId};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Clones trimmed per turn of a PG.
@@ -20,6 +22,8 @@ pub struct Trimming {
     /// The pool's removed snapshots that the whole index was looked through for.
     done: Option<Vec<SnapRange>>,
     next: Instant,
+    /// Clones that contradict their heads: left alone, the others go on.
+    skipped: BTreeSet<ObjectId>,
 }
 
 impl Trimming {
@@ -80,6 +84,10 @@ impl Pg {
                     t.meta_remove(vec![snaps::index_key(snap, &clone).into()]);
                     ctx.submit_unwatched(t);
                 }
+                Err(StoreError::Corrupt(why)) => {
+                    self.note_inconsistent(ctx, &clone, &why);
+                    self.trimming.skipped.insert(clone);
+                }
                 Err(error) => return Pg::store_error(ctx, &error),
             }
         }
@@ -99,7 +107,7 @@ impl Pg {
                 let snap =
                     key.get(prefix..prefix + 8).and_then(|raw| raw.try_into().ok()).map(u64::from_be_bytes);
                 let clone = key.get(prefix + 8..).and_then(ObjectId::from_key);
-                first = snap.zip(clone);
+                first = snap.zip(clone).filter(|(_, clone)| !self.trimming.skipped.contains(clone));
                 first.is_none()
             })?;
             let Some((snap, clone)) = first else { return Ok(None) };

@@ -207,6 +207,14 @@ impl Pg {
                 self.send(ctx, to, push);
                 Transfer::removal(object, need, to, purpose as u32, ctx.now)
             }
+            Err(StoreError::Corrupt(why)) => {
+                // Only this object is damaged: another copy may replace it.
+                let last =
+                    self.log.entries().rev().find(|entry| !entry.is_error() && entry.object == *object);
+                let version = last.map_or(need, |entry| entry.version);
+                self.found_bad(ctx, object, version, &why);
+                return None;
+            }
             Err(error) => {
                 self.recovery_store_failed(ctx, &error);
                 return None;
@@ -243,7 +251,9 @@ impl Pg {
                 Next::Send(mut push, data) => {
                     match stored_version(ctx.store, &object) {
                         Ok(stored) if stored == version => {}
-                        Ok(_) => return self.transfer_failed(ctx, number, ErrorCode::TryAgain),
+                        Ok(_) | Err(StoreError::Corrupt(_)) => {
+                            return self.transfer_failed(ctx, number, ErrorCode::TryAgain);
+                        }
                         Err(error) => return self.recovery_store_failed(ctx, &error),
                     }
                     push.sequence = sequence(number, push.sequence as u32);
@@ -271,6 +281,10 @@ impl Pg {
                 self.pump_transfer(ctx, pull.sequence);
             }
             Ok(_) => refuse(self, ctx),
+            Err(StoreError::Corrupt(why)) => {
+                self.found_bad(ctx, &object, version, &why);
+                refuse(self, ctx);
+            }
             Err(error) => self.recovery_store_failed(ctx, &error),
         }
     }

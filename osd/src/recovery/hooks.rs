@@ -191,7 +191,7 @@ impl Pg {
         if self.missing.contains(object) {
             return true;
         }
-        let version = match super::stored_version(ctx.store, object) {
+        let version = match super::usable_version(ctx.store, object) {
             Ok(version) => version,
             Err(error) => {
                 self.recovery_store_failed(ctx, &error);

@@ -5,7 +5,7 @@
 //! place with the last piece. A crash in between leaves only that temporary object, which the next start removes.
 
 use super::Waiting;
-use super::source::{PushPurpose, split_sequence, stored_version};
+use super::source::{PushPurpose, split_sequence, usable_version};
 use crate::log::{decode_version, encode_version, persist};
 use crate::ops::{INFO_ATTR, ObjectInfo};
 use crate::pg::{Pg, PgContext};
@@ -210,7 +210,7 @@ impl Pg {
         version: EVersion,
         push: &Push,
     ) -> Result<(), Refusal> {
-        let stored = stored_version(ctx.store, object)?;
+        let stored = usable_version(ctx.store, object)?;
         let relied_on = !self.missing.contains(object) && self.info.last_backfill.covers(object);
         if relied_on && stored > version && push.purpose != PushPurpose::Repair as u32 {
             return Err(Refusal::Stale);

@@ -6,7 +6,7 @@
 
 use nacre_types::{Epoch, Instant, OsdId, PgId};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// PGs that recover at once with this OSD as their primary.
@@ -38,6 +38,8 @@ pub struct OsdShared {
     starved: BTreeSet<PgId>,
     throttle: Throttle,
     scrubbing: Option<PgId>,
+    /// First come; the slot goes to the first of them when it is free.
+    scrub_waiting: VecDeque<PgId>,
 }
 
 /// Another primary's wish for a slot here.
@@ -163,15 +165,26 @@ impl OsdShared {
         throttle.adjust(now, comfortable);
     }
 
-    /// One PG is scrubbed at a time.
+    /// One PG is scrubbed at a time. Whoever may not now is told by [`OsdShared::scrub_ended`] when its turn comes.
     pub fn may_scrub(&mut self, pg: PgId) -> bool {
-        *self.scrubbing.get_or_insert(pg) == pg
+        let may = *self.scrubbing.get_or_insert(pg) == pg;
+        if may {
+            self.scrub_waiting.retain(|&waiting| waiting != pg);
+        } else if !self.scrub_waiting.contains(&pg) {
+            self.scrub_waiting.push_back(pg);
+        }
+        may
     }
 
-    pub fn scrub_ended(&mut self, pg: PgId) {
-        if self.scrubbing == Some(pg) {
-            self.scrubbing = None;
+    /// The PG gives the slot, or its wish for one, back. Whose turn it is now: that one must be run at once, since others
+    /// may take the free slot before it.
+    pub fn scrub_ended(&mut self, pg: PgId) -> Option<PgId> {
+        self.scrub_waiting.retain(|&waiting| waiting != pg);
+        if self.scrubbing != Some(pg) {
+            return None;
         }
+        self.scrubbing = None;
+        self.scrub_waiting.pop_front()
     }
 
     /// A PG is gone or starts over: give back whatever it holds.
@@ -180,7 +193,7 @@ impl OsdShared {
         let _ = self.release_local(pg);
         self.remote.remove(&pg);
         self.remote_waiting.retain(|waiting| waiting.pg != pg);
-        self.scrub_ended(pg);
+        let _ = self.scrub_ended(pg);
     }
 }
 
@@ -222,6 +235,19 @@ mod tests {
         assert_eq!(shared.release_remote(now, pg(2)), [claim(7)]);
         let later = now + REMOTE_SLOT_LIFE;
         assert!(shared.request_remote(later, claim(8)), "what was not renewed has expired");
+    }
+
+    #[test]
+    fn scrubs_take_turns() {
+        let mut shared = OsdShared::default();
+        assert!(shared.may_scrub(pg(0)) && shared.may_scrub(pg(0)));
+        assert!(!shared.may_scrub(pg(9)) && !shared.may_scrub(pg(1)) && !shared.may_scrub(pg(9)));
+        assert_eq!(shared.scrub_ended(pg(0)), Some(pg(9)));
+        assert!(shared.may_scrub(pg(9)) && !shared.may_scrub(pg(0)));
+        assert_eq!(shared.scrub_ended(pg(1)), None, "it only waited");
+        assert_eq!(shared.scrub_ended(pg(9)), Some(pg(0)));
+        assert!(shared.may_scrub(pg(0)));
+        assert_eq!(shared.scrub_ended(pg(0)), None);
     }
 
     #[test]

@@ -51,6 +51,14 @@ pub(crate) fn stored_version(store: &dyn ObjectStore, object: &ObjectId) -> Resu
     Ok(info.version())
 }
 
+/// The same for comparing and overwriting: what does not decode is as good as absent.
+pub(crate) fn usable_version(store: &dyn ObjectStore, object: &ObjectId) -> Result<EVersion, StoreError> {
+    match stored_version(store, object) {
+        Err(StoreError::Corrupt(_)) => Ok(EVersion::ZERO),
+        other => other,
+    }
+}
+
 /// One object on its way out.
 #[derive(Debug)]
 pub(crate) struct Transfer {

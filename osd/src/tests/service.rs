@@ -258,6 +258,45 @@ fn removed_snapshots_are_trimmed() {
 }
 
 #[test]
+fn a_clone_its_head_does_not_know_stops_neither_the_osd_nor_other_trims() {
+    let mut hand = Hand::new(3);
+    hand.publish(|mon| {
+        mon.edit_pool(1, |pool| {
+            pool.create_snap();
+        })
+    });
+    let names: Vec<String> = (0..6).map(|at| format!("image{at}")).collect();
+    for name in &names {
+        let object = Hand::object(name);
+        assert_eq!(hand.write(&object, "first"), ErrorCode::Ok);
+        let op = ObjectOpKind::WriteFull(Extent { offset: 0, length: 6 });
+        let data = Data::checksummed(0, b"second".to_vec().into());
+        let (code, _, _) =
+            hand.run_with(&object, vec![op], data, |op| (op.snap_seq, op.snaps) = (1, vec![1]));
+        assert_eq!(code, ErrorCode::Ok);
+    }
+    let broken = Hand::object(&names[0]);
+    for slot in &mut hand.world.slots {
+        let objects = &mut slot.osd.as_mut().unwrap().core.store.live.objects;
+        let head = objects.get_mut(&broken.key()).expect("a copy on every OSD");
+        head.attrs.insert(crate::ops::SNAPSET_ATTR.into(), Default::default());
+    }
+    hand.publish(|mon| mon.edit_pool(1, |pool| assert!(pool.remove_snap(nacre_types::SnapId(1)))));
+    hand.world.run(5000);
+    for slot in &hand.world.slots {
+        assert_eq!(slot.stopped, None);
+        let objects = &slot.osd.as_ref().unwrap().store().live.objects;
+        let clones = objects.keys().filter_map(|key| ObjectId::from_key(key)).filter(|o| !o.snap.is_head());
+        assert_eq!(clones.collect::<Vec<_>>(), [broken.at(nacre_types::SnapId(1))]);
+    }
+    assert_eq!(hand.write(&broken, "third"), ErrorCode::Ok);
+    let pg = hand.world.mon.map.object_pg(&broken).unwrap();
+    let primary = hand.world.mon.map.pg(pg).unwrap().primary().unwrap();
+    let osd = hand.world.slots[primary.0 as usize].osd.as_ref().unwrap();
+    assert_eq!(osd.pgs[&pg].recovery_summary().scrub_errors, 1);
+}
+
+#[test]
 fn administrators_can_look() {
     let mut hand = Hand::new(3);
     let ask = |hand: &mut Hand, command: &str, json: &str| -> PgAdminReply {
