@@ -329,7 +329,8 @@ impl Cluster {
     pub(crate) fn answer(&mut self, request: u64) -> (OsdOpReply, Data) {
         loop {
             let (epoch, now) = (self.map.epoch(), self.now);
-            let late = move |c: &Cluster| c.map.epoch() != epoch || c.now > now + std::time::Duration::from_secs(5);
+            let late =
+                move |c: &Cluster| c.map.epoch() != epoch || c.now > now + std::time::Duration::from_secs(5);
             self.run_until("the request is answered", |c| c.replies.contains_key(&request) || late(c));
             self.unanswered += 1;
             assert!(self.unanswered < 500, "request {request} is not answered, at {}", self.now);
@@ -337,7 +338,9 @@ impl Cluster {
                 self.ask(request);
                 continue;
             };
-            let Message::OsdOpReply(reply) = packet.message else { panic!("{packet:?} answers an operation") };
+            let Message::OsdOpReply(reply) = packet.message else {
+                panic!("{packet:?} answers an operation")
+            };
             if reply.code == ErrorCode::TryAgain as i32 {
                 let until = self.now + std::time::Duration::from_millis(200);
                 self.run_until("a moment has passed", |c| c.now >= until);

@@ -40,12 +40,14 @@ fn everything_written_loads_again_after_every_step() {
             let mut t = Transaction::new(PG);
             match rng.below(6) {
                 0 => {
-                    let to = pg.log.entries().nth(rng.below(5) as usize).map_or(EVersion::ZERO, |e| e.version);
+                    let to =
+                        pg.log.entries().nth(rng.below(5) as usize).map_or(EVersion::ZERO, |e| e.version);
                     let trimmed = pg.log.trim(to);
                     trim(&mut t, &trimmed);
                 }
                 1 => {
-                    let one = Missing { need: pg.log.head(), have: EVersion::ZERO, is_delete: rng.chance(1, 2) };
+                    let one =
+                        Missing { need: pg.log.head(), have: EVersion::ZERO, is_delete: rng.chance(1, 2) };
                     let object = object(rng.below(5));
                     add_missing(&mut t, &object, &one);
                     pg.missing.add(object, one);
@@ -96,8 +98,12 @@ fn everything_written_loads_again_after_every_step() {
 
 #[test]
 fn a_write_costs_one_entry_and_a_small_count() {
-    let mut entry =
-        Entry::new(LogKind::Modify, object(1), EVersion::new(Epoch(300), 70_000), EVersion::new(Epoch(299), 69_000));
+    let mut entry = Entry::new(
+        LogKind::Modify,
+        object(1),
+        EVersion::new(Epoch(300), 70_000),
+        EVersion::new(Epoch(299), 69_000),
+    );
     entry.extents = vec![nacre_wire::op::Extent { offset: 1 << 20, length: 4096 }];
     (entry.whole, entry.omap_changed) = (false, false);
     entry.request = RequestId { client: ClientId(0x1234_5678_9abc_def0), seq: 1_000_000 };
