@@ -2,6 +2,8 @@
 //! `cargo run --release -p nacre-crush --example speed`. Once with equal weights, once with every weight different,
 //! once with a tenth of the OSDs reweighted.
 
+#![expect(clippy::disallowed_methods, reason = "measuring is what it is for")]
+
 use std::fmt::Write;
 use std::time::Instant;
 

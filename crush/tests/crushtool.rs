@@ -1,6 +1,8 @@
 //! Compares every answer with Ceph's `crushtool`, byte for byte, on random maps. Skipped, and said so, where the
 //! tool is not installed; `tests/vectors.rs` keeps a part of its answers for those places.
 
+#![allow(clippy::disallowed_methods, reason = "it runs another program, as many times as asked for")]
+
 mod support;
 
 use std::path::{Path, PathBuf};
