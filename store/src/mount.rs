@@ -186,7 +186,7 @@ impl<K: Kv> Replay<'_, K> {
                 return Err(OpenError::IndexCorrupt(what));
             }
             if damaged.contains(&at) {
-                // What lies in place does not have this block's checksum either: reads will notice.
+                // In place lies either what this was (written back before) or something whose checksum betrays it.
                 self.report.damaged_blocks += 1;
                 continue;
             }
