@@ -14,6 +14,7 @@ mod range_set;
 mod rng;
 mod time;
 mod version;
+mod wait;
 
 pub use checksum::{BLOCK, BLOCK_U64};
 pub use entity::{EntityName, EntityNameError};
@@ -25,3 +26,4 @@ pub use range_set::RangeSet;
 pub use rng::Rng;
 pub use time::Instant;
 pub use version::{EVersion, Epoch};
+pub use wait::{Needs, WaitReason, WaitRecord};
