@@ -1,6 +1,6 @@
 //! The handle of a cluster: what a driver steps, and where every operation starts.
 
-use crate::objecter::{Ask, Call, Linger, LingerShared, Objecter, Owner, Waiting};
+use crate::objecter::{Ask, Call, Linger, LingerShared, MonitorContact, Objecter, Owner, Waiting};
 use crate::slot::{Reply, Slot};
 use crate::{ClientConfig, ClientEffect, ClientEvent, Pool, Result};
 use nacre_maps::OsdMap;
@@ -160,6 +160,18 @@ impl Cluster {
         self.admin(Ask::Osd { osd, admin }).await
     }
 
+    /// The same at an address of one's own knowledge, whatever the map says: an OSD that is down may yet run.
+    pub async fn osd_admin_at(
+        &self,
+        osd: OsdId,
+        address: &str,
+        command: &str,
+        json: &str,
+    ) -> Result<PgAdminReply> {
+        let admin = PgAdmin { command: command.into(), json: json.into() };
+        self.admin(Ask::OsdAt { osd, address: address.into(), admin }).await
+    }
+
     /// A question or order for a PG's primary: `query`, `scrub`, `repair`, ...
     pub async fn pg_admin(&self, pg: PgId, command: &str, json: &str) -> Result<PgAdminReply> {
         let admin = PgAdmin { command: command.into(), json: json.into() };
@@ -225,6 +237,10 @@ impl Cluster {
     /// Everything that waits for an answer, oldest first.
     pub fn waiting(&self) -> Vec<Waiting> {
         self.shared.objecter.borrow().waiting()
+    }
+
+    pub fn monitor_contact(&self) -> MonitorContact {
+        self.shared.objecter.borrow().monitor_contact()
     }
 
     /// Object operations on the wire, and their bytes of payload.

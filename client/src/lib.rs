@@ -31,7 +31,7 @@ pub use image::{Image, OpenOptions};
 pub use list::{ListCursor, ListedObject};
 pub use locks::{Lease, LockRequest};
 pub use nacre_wire::{ErrorCode, OpError};
-pub use objecter::{Objecter, Waiting};
+pub use objecter::{MonitorContact, Objecter, Waiting};
 pub use pool::{Object, Pool, SnapContext};
 pub use request::{ObjectRequest, Response};
 pub use watch::{Notice, WatchStream};

@@ -19,7 +19,7 @@ use crate::{ClientConfig, ClientEffect, ClientEvent};
 use call::State;
 use maps::Following;
 use nacre_maps::{MonMap, OsdMap};
-use nacre_types::{Epoch, Instant, Machine, ObjectId, OsdId, Outbox, PoolId, RequestId, Rng};
+use nacre_types::{Epoch, Instant, Machine, Needs, ObjectId, OsdId, Outbox, PoolId, RequestId, Rng};
 use nacre_wire::{Address, ErrorCode, Message, OpError, Packet, SessionId};
 use route::{Routed, route};
 use std::collections::btree_map::Entry;
@@ -36,13 +36,24 @@ const RESEND_AFTER: Duration = Duration::from_secs(5);
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
-/// A call that waits, for people.
+/// A call that waits.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Waiting {
-    pub request: u64,
+    pub request: RequestId,
     pub what: String,
     pub since: Instant,
-    pub needs: String,
+    pub needs: Needs,
+    /// The object it is on, if on one.
+    pub object: Option<ObjectId>,
+}
+
+/// What a client knows of the monitors.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MonitorContact {
+    /// How long ago one of them last said anything.
+    pub heard: Option<Duration>,
+    /// Why none can be reached, if that is so.
+    pub unreachable: Option<String>,
 }
 
 #[derive(Debug)]
@@ -173,12 +184,23 @@ impl Objecter {
     /// What waits, oldest first.
     pub(crate) fn waiting(&self) -> Vec<Waiting> {
         let describe = |seq: u64, call: &Call| Waiting {
-            request: seq,
+            request: RequestId { client: self.config.client_id, seq },
             what: what(&call.ask),
             since: call.started,
             needs: self.needs(call),
+            object: match &call.ask {
+                Ask::Object { object, .. } => Some(object.clone()),
+                _ => None,
+            },
         };
         self.calls.iter().map(|(&seq, call)| describe(seq, call)).collect()
+    }
+
+    pub(crate) fn monitor_contact(&self) -> MonitorContact {
+        MonitorContact {
+            heard: self.following.mon_heard.map(|heard| self.now.since(heard)),
+            unreachable: self.following.unreachable.clone(),
+        }
     }
 
     /// First step of a call: its clock starts, and it takes its place in the queue.
@@ -239,7 +261,8 @@ impl Objecter {
                 if self.following.osdmap.is_some() && self.following.epoch() >= *epoch {
                     self.finish(now, seq, Ok(Reply::Done), out);
                 } else {
-                    let (epoch, state) = (*epoch, State::Unroutable("an osdmap".into()));
+                    let epoch = *epoch;
+                    let state = State::Unroutable(Needs::Map(epoch));
                     self.calls.get_mut(&seq).expect("just seen").state = state;
                     self.heard_of(now, epoch, None, out);
                 }
@@ -248,6 +271,12 @@ impl Objecter {
             Ask::Monitors(command) => {
                 let packet = Packet::new(self.following.epoch(), command.clone());
                 self.send(now, seq, Address::AnyMon, packet, None, out);
+                return;
+            }
+            Ask::OsdAt { osd, address, admin } => {
+                let packet = Packet::new(self.following.epoch(), admin.clone());
+                let to = Address::Osd { id: *osd, address: address.clone() };
+                self.send(now, seq, to, packet, None, out);
                 return;
             }
             _ => {}
@@ -260,7 +289,7 @@ impl Objecter {
             Err(Err(error)) => return self.finish(now, seq, Err(error), out),
             Err(Ok(waits)) => State::Unroutable(waits),
             Ok(()) => match self.following.osdmap.clone() {
-                None => State::Unroutable(String::new()),
+                None => State::Unroutable(Needs::Map(Epoch::ZERO)),
                 Some(map) if map.is_blocklisted(self.config.client_id) => {
                     let text = "this client is blocklisted: somebody took over what it had open";
                     return self.finish(now, seq, Err(OpError::new(ErrorCode::Fenced, text)), out);
@@ -290,7 +319,9 @@ impl Objecter {
             }
             Ask::Pg { op, .. } => Packet::new(epoch, (**op).clone()),
             Ask::PgAdmin { admin, .. } | Ask::Osd { admin, .. } => Packet::new(epoch, admin.clone()),
-            Ask::Monitors(_) | Ask::Map(_) | Ask::Sleep => unreachable!("never routed to an OSD"),
+            Ask::Monitors(_) | Ask::Map(_) | Ask::Sleep | Ask::OsdAt { .. } => {
+                unreachable!("never routed to an OSD")
+            }
         };
         Packet { pg: route.pg, ..packet }
     }
@@ -474,35 +505,41 @@ impl Objecter {
     }
 
     /// What a call waits for.
-    fn needs(&self, call: &Call) -> String {
+    fn needs(&self, call: &Call) -> Needs {
         let monitors = || match self.following.mon_heard {
             None if self.following.unreachable.is_some() => {
                 let reason = self.following.unreachable.as_deref().unwrap_or_default();
-                format!("no monitor can be used: {reason}")
+                Needs::AnyMonitor(format!("no monitor can be used: {reason}"))
             }
             None => {
                 let named = self.config.mons.iter().map(|(name, address)| format!("mon.{name} at {address}"));
-                format!("no monitor answers ({})", named.collect::<Vec<_>>().join(", "))
+                let named: Vec<String> = named.collect();
+                Needs::AnyMonitor(format!("no monitor answers ({})", named.join(", ")))
             }
-            Some(_) if !call.refusal.is_empty() => call.refusal.clone(),
+            Some(_) if !call.refusal.is_empty() => Needs::Quorum(call.refusal.clone()),
             Some(heard) => {
                 let silence = self.now.since(heard).as_secs();
-                format!("the monitors give no answer (last heard {silence} s ago): have they a quorum?")
+                Needs::Quorum(format!(
+                    "the monitors give no answer (last heard {silence} s ago): have they a quorum?"
+                ))
             }
         };
         match &call.state {
-            State::Queued => "too many operations are in flight".into(),
-            State::Blocked => "an earlier operation on the same object has not ended".into(),
+            _ if matches!(call.ask, Ask::Sleep) => Needs::Time,
+            State::Queued => Needs::Room,
+            State::Blocked => Needs::EarlierCall,
             _ if matches!(call.ask, Ask::Monitors(_) | Ask::Map(_)) => monitors(),
             State::Unroutable(_) if self.following.osdmap.is_none() => monitors(),
             State::Unroutable(reason) => reason.clone(),
-            State::Backoff { .. } | State::Sent(_) if !call.refusal.is_empty() => call.refusal.clone(),
-            State::Backoff { .. } => "the connection broke and will be tried again".into(),
-            State::Sent(Some(route)) => match route.pg {
-                Some(pg) => format!("{}, primary of PG {pg}, does not answer", route.osd),
-                None => format!("{} does not answer", route.osd),
+            State::Backoff { .. } | State::Sent(_) if !call.refusal.is_empty() => {
+                Needs::Refusal(call.refusal.clone())
+            }
+            State::Backoff { .. } => Needs::Connection,
+            State::Sent(Some(route)) => Needs::Answer { osd: route.osd, pg: route.pg },
+            State::Sent(None) => match call.ask {
+                Ask::OsdAt { osd, .. } => Needs::Answer { osd, pg: None },
+                _ => monitors(),
             },
-            State::Sent(None) => "no answer has come".into(),
         }
     }
 }
@@ -586,7 +623,7 @@ fn what(ask: &Ask) -> String {
         Ask::Object { object, .. } => format!("the operation on object {object}"),
         Ask::Pg { pg, .. } => format!("listing PG {pg}"),
         Ask::PgAdmin { pg, admin } => format!("'{}' for PG {pg}", admin.command),
-        Ask::Osd { osd, admin } => format!("'{}' for {osd}", admin.command),
+        Ask::Osd { osd, admin } | Ask::OsdAt { osd, admin, .. } => format!("'{}' for {osd}", admin.command),
         Ask::Monitors(_) => "the command to the monitors".into(),
         Ask::Map(Epoch(0)) => "getting an osdmap".into(),
         Ask::Map(epoch) => format!("waiting for osdmap {epoch}"),

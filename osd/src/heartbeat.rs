@@ -37,6 +37,11 @@ impl Heartbeat {
         self.next_round
     }
 
+    /// Peers with when they were last heard, and whether nothing listens at their address.
+    pub fn watched(&self) -> impl Iterator<Item = (OsdId, Instant, bool)> + '_ {
+        self.peers.iter().map(|(&osd, watched)| (osd, watched.heard, watched.refused))
+    }
+
     pub fn peers(&self) -> impl Iterator<Item = (OsdId, Instant)> + '_ {
         self.peers.iter().map(|(&osd, watched)| (osd, watched.heard))
     }

@@ -6,6 +6,7 @@
 mod backfill;
 mod config;
 mod event;
+pub mod explain;
 mod heartbeat;
 pub mod log;
 mod maps_keeper;

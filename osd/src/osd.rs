@@ -15,7 +15,7 @@ use crate::maps_keeper::MapsKeeper;
 use crate::pg::{OsdShared, Pg, PgContext, Requests};
 use crate::token::{Purpose, Tokens};
 use crate::{OsdConfig, OsdEffect, OsdEvent};
-use boot::Phase;
+use boot::{Birth, Phase};
 use nacre_maps::{AuthMap, OsdMap};
 use nacre_store::{ObjectStore, StoreError, StoreEvent};
 use nacre_types::{Epoch, Instant, Machine, Outbox, PgId, Rng};
@@ -47,6 +47,7 @@ pub(crate) struct Core<S> {
     pub shared: OsdShared,
     pub requests: Requests,
     pub phase: Phase,
+    pub birth: Birth,
     /// Came up in this step: PGs have to act on the map they have.
     pub just_up: bool,
     pub heartbeat: Heartbeat,
@@ -56,6 +57,10 @@ pub(crate) struct Core<S> {
     /// Packets of epochs this OSD has not reached.
     pub held: VecDeque<(Peer, Packet)>,
     pub mon_session: Option<SessionId>,
+    /// When a monitor last said anything.
+    pub mon_heard: Instant,
+    /// The phase of the last step, and since when it is that.
+    pub phase_since: (Phase, Instant),
     /// The newest epoch each session was handed.
     pub pushed: BTreeMap<SessionId, Epoch>,
     pub timers: report::Timers,
@@ -82,6 +87,7 @@ impl<S: ObjectStore> Core<S> {
         PgContext {
             now,
             wall_ms: (now.as_millis() as i64 + self.wall_offset).max(0) as u64,
+            store_since: self.birth.epoch.unwrap_or(Epoch(u64::MAX)),
             map,
             config: &self.config,
             store: &mut self.store,
@@ -122,6 +128,7 @@ impl<S: ObjectStore> Machine for Osd<S> {
             self.core.heartbeat.forgive(now);
         }
         self.core.last_step = now;
+        self.core.tokens.mark(now);
         match event {
             OsdEvent::Tick { wall_ms } => {
                 self.core.wall_offset = wall_ms as i64 - now.as_millis() as i64;
@@ -136,6 +143,9 @@ impl<S: ObjectStore> Machine for Osd<S> {
         }
         self.work(now, out);
         self.serve_requests(now, out);
+        if self.core.phase_since.0 != self.core.phase {
+            self.core.phase_since = (self.core.phase.clone(), now);
+        }
         self.retime();
         while let Some(request) = self.core.store.poll_disk() {
             out.push(OsdEffect::Disk(request));
@@ -198,12 +208,15 @@ impl<S: ObjectStore> Osd<S> {
     fn store_event(&mut self, now: Instant, event: StoreEvent, out: &mut Outbox<OsdEffect>) {
         match event {
             StoreEvent::Committed { token } => {
-                if let Some(Purpose::Pg { pg, interval, what }) = self.core.tokens.redeem(token) {
+                let purpose = self.core.tokens.redeem(token);
+                if let Some(Purpose::Pg { pg, interval, what }) = purpose {
                     self.with_pg(now, out, pg, |pg, ctx| {
                         if pg.interval() == interval {
                             pg.on_committed(ctx, what);
                         }
                     });
+                } else if purpose == Some(Purpose::Birth) {
+                    self.core.birth.is_durable = true;
                 }
             }
             StoreEvent::ReadDone { token, result } => {

@@ -23,7 +23,7 @@ pub(crate) use dispatch::interval_of;
 pub use hooks::{OsdShared, Readiness, RecoverySummary};
 pub(crate) use pipeline::{ClientOp, Stage};
 pub use pipeline::{Counters, Pipeline};
-pub use state::{Membership, State, WaitReason};
+pub use state::{Membership, State};
 pub(crate) use stats::quoted;
 
 use crate::log::{Info, MissingSet, PastIntervals, PgLog};
@@ -49,6 +49,8 @@ pub struct PgPeer {
     pub common: Option<EVersion>,
     /// Since when this run of it is up.
     pub run: Epoch,
+    /// Since when its store takes part: what went before left no trace in it, even under the same number.
+    pub store_since: Epoch,
 }
 
 /// A PG's state on this OSD.
@@ -120,6 +122,10 @@ impl Pg {
 
     pub fn is_active(&self) -> bool {
         self.state == State::Active
+    }
+
+    pub(crate) fn state_since(&self) -> Instant {
+        self.state_since
     }
 
     pub fn interval(&self) -> Epoch {

@@ -114,6 +114,16 @@ impl Recovery {
         self.last_number
     }
 
+    /// Whether every copy of the object that could be asked for is damaged.
+    pub(crate) fn is_damaged(&self, object: &ObjectId) -> bool {
+        self.unfound.contains(object) && self.tried.get(object).is_some_and(|tried| tried.damaged)
+    }
+
+    /// Whether objects are on their way, so that it is no throttle that holds recovery.
+    pub(crate) fn moves(&self) -> bool {
+        !self.active.is_empty()
+    }
+
     pub(crate) fn next_scrub_token(&mut self) -> u64 {
         self.next_number()
     }

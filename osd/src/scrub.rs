@@ -19,7 +19,7 @@ use crate::pg::{Pg, PgContext};
 use bytes::Bytes;
 use compare::{Copies, Verdict};
 use nacre_maps::Flag;
-use nacre_types::{EVersion, Instant, ObjectId, OsdId};
+use nacre_types::{EVersion, Instant, Needs, ObjectId, OsdId};
 use nacre_wire::messages::{LogLevel, ScrubMap, ScrubObject, ScrubRequest};
 use nacre_wire::{ErrorCode, ObjectName, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +45,7 @@ pub(crate) struct Scrub {
     inconsistent: BTreeSet<ObjectId>,
     /// On demand: deep, repair.
     wanted: Option<(bool, bool)>,
+    wanted_since: Instant,
     /// A repair is to be looked at once more.
     verify: bool,
     builder: Option<build::Builder>,
@@ -124,6 +125,26 @@ impl Pg {
     pub(crate) fn scrub_deadline(&self) -> Option<Instant> {
         let scrub = &self.recovery.scrub;
         Some(scrub.next_try.max(Instant(1)))
+    }
+
+    /// What a scrub that runs, is wanted or is due waits for, and since when.
+    pub(crate) fn scrub_wait(&self, ctx: &PgContext<'_>) -> Option<(Instant, Needs)> {
+        let scrub = &self.recovery.scrub;
+        if let Some(Run { chunk: Some(chunk), .. }) = &scrub.run {
+            return Some((chunk.began, Needs::ScrubMaps(chunk.waiting.iter().copied().collect())));
+        }
+        let due = scrub.due_ms.is_some_and(|due| ctx.wall_ms >= due);
+        if scrub.wanted.is_none() && ctx.map.flags().contains(Flag::NoScrub) && due {
+            return Some((scrub.wanted_since, Needs::Flag(Flag::NoScrub.as_str().into())));
+        }
+        let holder = ctx.shared.scrub_holder();
+        let needs = match holder {
+            _ if scrub.wanted.is_none() => return None,
+            _ if !self.clean => Needs::Clean,
+            holder if holder != Some(self.id) => Needs::ScrubSlot(holder),
+            _ => Needs::Turn,
+        };
+        Some((scrub.wanted_since, needs))
     }
 
     /// On demand. What runs or waits already and does as much is not begun again.
@@ -418,6 +439,9 @@ impl Pg {
             }
             _ => return Err((ErrorCode::NotSupported, format!("'{command}' is not a command of a PG"))),
         };
+        if self.recovery.scrub.run.is_none() {
+            self.recovery.scrub.wanted_since = ctx.now;
+        }
         self.recovery_advance(ctx);
         Ok(format!("{{\"pgid\":\"{}\",\"scheduled\":\"{answer}\"}}", self.id))
     }

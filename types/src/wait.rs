@@ -38,6 +38,8 @@ pub enum Needs {
     CompleteCopy {
         started: Epoch,
     },
+    /// A log that meets the one here; that one's does not.
+    MatchingLog(OsdId),
     /// The monitors to record that the PG's primary is alive.
     UpThru,
     /// These to record the start of the interval.
@@ -203,6 +205,7 @@ impl Needs {
             LogOf(osds) => new("log_of").osds(osds),
             ActingSet(osds) => new("acting_set").osds(osds),
             CompleteCopy { started } => new("complete_copy").numbers(started.0, 0),
+            MatchingLog(osd) => new("matching_log").osds(&[*osd]),
             UpThru => new("up_thru"),
             Activation(osds) => new("activation").osds(osds),
             Primary(osd) => new("primary").osds(osd.as_slice()),
@@ -268,6 +271,7 @@ impl Needs {
             "log_of" => LogOf(osds),
             "acting_set" => ActingSet(osds),
             "complete_copy" => CompleteCopy { started: Epoch(a) },
+            "matching_log" => MatchingLog(*osds.first()?),
             "up_thru" => UpThru,
             "activation" => Activation(osds),
             "primary" => Primary(osds.first().copied()),
@@ -344,6 +348,7 @@ impl fmt::Display for Needs {
             CompleteCopy { started } => {
                 write!(f, "a complete copy of what was served up to epoch {started}: none is reachable")
             }
+            MatchingLog(osd) => write!(f, "a log that meets the one here: that of {osd} does not"),
             UpThru => f.write_str("the monitors to record that its primary is alive"),
             Activation(osds) => write!(f, "{} to record the start", list(osds)),
             Primary(Some(osd)) => write!(f, "its primary {osd} to need it or to let it go"),
@@ -357,7 +362,7 @@ impl fmt::Display for Needs {
                 write!(f, "a read lease of an earlier interval to end: it runs for {left_ms} ms more")
             }
             Lease(osds) => write!(f, "the read lease, which has run out: no answer from {}", list(osds)),
-            Flag(flag) => write!(f, "the cluster flag {flag} to be cleared"),
+            Flag(flag) => write!(f, "the cluster flag {flag} to be cleared (nacre osd unset {flag})"),
             Turn => f.write_str("its turn"),
             EarlierOperations => f.write_str("operations on the object before it"),
             EarlierWrites => f.write_str("writes to the object before it to commit"),
@@ -434,6 +439,7 @@ mod tests {
             LogOf(osds.clone()),
             ActingSet(osds.clone()),
             CompleteCopy { started: Epoch(4) },
+            MatchingLog(OsdId(4)),
             UpThru,
             Activation(osds.clone()),
             Primary(Some(OsdId(3))),
@@ -487,7 +493,7 @@ mod tests {
             codes.insert(code);
             assert_eq!(Needs::from_record(code, &osds, pg, &word, numbers), Some(needs));
         }
-        assert_eq!(codes.len(), 50, "a code of its own for each");
+        assert_eq!(codes.len(), 51, "a code of its own for each");
         assert_eq!(Needs::from_record("of_tomorrow", &[], None, "", [0, 0]), None);
     }
 }

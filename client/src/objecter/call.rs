@@ -12,7 +12,7 @@
 use super::order::Footprint;
 use super::route::Route;
 use crate::slot::Slot;
-use nacre_types::{Epoch, Instant, ObjectId, OsdId, PgId};
+use nacre_types::{Epoch, Instant, Needs, ObjectId, OsdId, PgId};
 use nacre_wire::Data;
 use nacre_wire::messages::{Command, PgAdmin};
 use nacre_wire::op::OsdOp;
@@ -42,6 +42,12 @@ pub(crate) enum Ask {
         osd: OsdId,
         admin: PgAdmin,
     },
+    /// An OSD at that address, whatever the map says of it.
+    OsdAt {
+        osd: OsdId,
+        address: String,
+        admin: PgAdmin,
+    },
     Monitors(Command),
     /// Nobody: an osdmap of that epoch or a later one.
     Map(Epoch),
@@ -64,7 +70,7 @@ pub(crate) enum State {
     Queued,
     /// An earlier, overlapping operation on the same object has not ended.
     Blocked,
-    Unroutable(String),
+    Unroutable(Needs),
     Sent(Option<Route>),
     Backoff {
         until: Instant,

@@ -4,7 +4,7 @@ use super::call::{Ask, Call, Owner, State};
 use super::{Objecter, route};
 use crate::ClientEffect;
 use crate::watch::Notice;
-use nacre_types::{Instant, ObjectId, Outbox};
+use nacre_types::{Instant, Needs, ObjectId, Outbox};
 use nacre_wire::op::{NotifyAck, ObjectOp, ObjectOpKind, OsdOp, WatchEvent};
 use nacre_wire::{Data, ErrorCode, ObjectName, OpError};
 use std::cell::{Cell, RefCell};
@@ -163,11 +163,7 @@ impl Objecter {
     }
 
     /// Whether a call may go out under its lease; if not, what it waits for, or that it is over.
-    pub(super) fn check_lease(
-        &self,
-        now: Instant,
-        lease: Option<u64>,
-    ) -> Result<(), Result<String, OpError>> {
+    pub(super) fn check_lease(&self, now: Instant, lease: Option<u64>) -> Result<(), Result<Needs, OpError>> {
         let Some(id) = lease else { return Ok(()) };
         let fenced = |reason: &str| Err(Err(OpError::new(ErrorCode::Fenced, reason)));
         let Some(linger) = self.lingers.get(&id) else { return fenced("the lease was given back") };
@@ -175,7 +171,8 @@ impl Objecter {
             return fenced(&format!("the lease on {} is lost: {}", linger.object, error.message));
         }
         if linger.shared.valid_until.get() <= now {
-            return Err(Ok(format!("the lease on {} has run out and must be renewed first", linger.object)));
+            let text = format!("the lease on {} has run out and must be renewed first", linger.object);
+            return Err(Ok(Needs::ClientLease(text)));
         }
         Ok(())
     }

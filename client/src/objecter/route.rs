@@ -2,7 +2,7 @@
 
 use super::call::Ask;
 use nacre_maps::{Flag, OsdMap};
-use nacre_types::{OsdId, PgId};
+use nacre_types::{Needs, OsdId, PgId};
 use nacre_wire::{ErrorCode, OpError};
 
 /// Where a call goes, and all that may change about it: another route means that it must be sent again.
@@ -18,8 +18,8 @@ pub(crate) struct Route {
 
 pub(crate) enum Routed {
     To(Route),
-    /// Not now, and why.
-    Wait(String),
+    /// Not now, and what for.
+    Wait(Needs),
     Never(OpError),
 }
 
@@ -30,11 +30,11 @@ pub(crate) fn route(map: &OsdMap, ask: &Ask) -> Routed {
             None => return no_pool(object.pool.0),
         },
         Ask::Pg { pg, .. } | Ask::PgAdmin { pg, .. } => *pg,
-        Ask::Osd { osd, .. } => return to_osd(map, *osd),
+        Ask::Osd { osd, .. } | Ask::OsdAt { osd, .. } => return to_osd(map, *osd),
         Ask::Monitors(_) | Ask::Map(_) | Ask::Sleep => unreachable!("no OSD serves it"),
     };
     if map.flags().contains(Flag::Pause) && !matches!(ask, Ask::PgAdmin { .. }) {
-        return Routed::Wait("the cluster is paused (osd unset pause)".into());
+        return Routed::Wait(Needs::Flag(Flag::Pause.as_str().into()));
     }
     let Some(placement) = map.pg(pg) else {
         return match map.pool(pg.pool) {
@@ -47,7 +47,7 @@ pub(crate) fn route(map: &OsdMap, ask: &Ask) -> Routed {
     };
     let Some(primary) = placement.primary() else { return Routed::Wait(nobody_up(map, pg)) };
     let Some(info) = map.osd(primary).filter(|info| info.up) else {
-        return Routed::Wait(format!("PG {pg} waits for {primary}, which is down"));
+        return Routed::Wait(Needs::OsdUp { osd: primary, pg: Some(pg) });
     };
     let members = placement.up.iter().map(|osd| u64::from(osd.0));
     let members = members.chain([u64::MAX]).chain(placement.acting.iter().map(|osd| u64::from(osd.0)));
@@ -60,7 +60,7 @@ pub(crate) fn route(map: &OsdMap, ask: &Ask) -> Routed {
 fn to_osd(map: &OsdMap, osd: OsdId) -> Routed {
     match map.osd(osd) {
         None => Routed::Never(OpError::new(ErrorCode::NotFound, format!("there is no {osd}"))),
-        Some(info) if !info.up => Routed::Wait(format!("{osd} is down")),
+        Some(info) if !info.up => Routed::Wait(Needs::OsdUp { osd, pg: None }),
         Some(info) => Routed::To(Route { pg: None, osd, instance: info.instance, interval: 0 }),
     }
 }
@@ -69,20 +69,6 @@ fn no_pool(pool: u32) -> Routed {
     Routed::Never(OpError::new(ErrorCode::NotFound, format!("pool {pool} does not exist any more")))
 }
 
-/// Most OSDs to name in one sentence.
-const NAMED_MAX: usize = 6;
-
-fn nobody_up(map: &OsdMap, pg: PgId) -> String {
-    let down: Vec<String> =
-        map.osds().filter(|(_, info)| !info.up).map(|(id, _)| id.to_string()).take(NAMED_MAX + 1).collect();
-    match down.len() {
-        0 => format!("PG {pg} is mapped to no OSD: is there any in the tree its rule takes?"),
-        n if n > NAMED_MAX => {
-            format!(
-                "PG {pg} is down: none of its OSDs is up (down: {} and more)",
-                down[..NAMED_MAX].join(", ")
-            )
-        }
-        _ => format!("PG {pg} is down: none of its OSDs is up (down: {})", down.join(", ")),
-    }
+fn nobody_up(map: &OsdMap, pg: PgId) -> Needs {
+    Needs::AnyOsdUp { pg, down: map.osds().filter(|(_, info)| !info.up).map(|(id, _)| id).collect() }
 }

@@ -8,10 +8,11 @@
 
 use super::Osd;
 use crate::OsdEffect;
-use nacre_store::ObjectStore;
-use nacre_types::{Instant, OsdId, Outbox, PgId};
-use nacre_wire::SessionId;
+use crate::token::Purpose;
+use nacre_store::{OSD_META, ObjectStore, StoreError};
+use nacre_types::{Epoch, Instant, Needs, OsdId, Outbox, PgId};
 use nacre_wire::messages::{LogLevel, OsdBoot, OsdStopping, Subscribe};
+use nacre_wire::{SessionId, Transaction};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
@@ -23,6 +24,58 @@ pub(crate) enum Phase {
     /// Told the monitors; until then at the latest.
     Stopping(Instant),
     Stopped,
+}
+
+impl Phase {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Booting => "booting",
+            Phase::Up => "up",
+            Phase::Stopping(_) => "stopping",
+            Phase::Stopped => "stopped",
+        }
+    }
+
+    /// What the OSD waits for in this phase.
+    pub(crate) fn needs(&self, newest_map: Epoch) -> Option<Needs> {
+        match self {
+            Phase::Starting => Some(Needs::Map(newest_map)),
+            Phase::Booting => Some(Needs::Boot),
+            Phase::Stopping(_) => Some(Needs::StopConfirmed),
+            Phase::Up | Phase::Stopped => None,
+        }
+    }
+}
+
+/// Since when the store takes part in the cluster: the epoch in which it was first up. What was before it, also under this
+/// very number and identity, left no trace in it (invariant I2 leans on that).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Birth {
+    /// `None` while it has never been up.
+    pub epoch: Option<Epoch>,
+    pub is_durable: bool,
+}
+
+impl Birth {
+    const KEY: &[u8] = b"since";
+
+    /// What the store says. A store from before this was recorded counts as having been there always.
+    pub fn load(store: &impl ObjectStore, has_superblock: bool) -> Result<Birth, StoreError> {
+        if !has_superblock {
+            return Ok(Birth { epoch: None, is_durable: false });
+        }
+        let epoch = match store.meta_get(OSD_META, Birth::KEY)? {
+            None => Some(Epoch::ZERO),
+            Some(raw) => raw[..].try_into().ok().map(u64::from_be_bytes).map(Epoch),
+        };
+        Ok(Birth { epoch, is_durable: epoch.is_some() })
+    }
+
+    /// Notes it: nothing but an empty value while the store has never been up.
+    pub fn write(&self, t: &mut Transaction) {
+        t.meta_set(Birth::KEY, self.epoch.map(|epoch| epoch.0.to_be_bytes().to_vec()).unwrap_or_default());
+    }
 }
 
 /// A subscription is renewed that much more rarely than other requests.
@@ -90,6 +143,13 @@ impl<S: ObjectStore> Osd<S> {
                 self.core.log(out, LogLevel::Info, format!("{id} is up since epoch {}", map.epoch()));
                 self.core.phase = Phase::Up;
                 self.core.just_up = true;
+                if self.core.birth.epoch.is_none() {
+                    self.core.birth.epoch = own.map(|own| own.up_from());
+                    let mut t = Transaction::new(OSD_META);
+                    self.core.birth.write(&mut t);
+                    let token = self.core.tokens.issue(Purpose::Birth);
+                    self.core.store.submit(token, t);
+                }
             }
             Phase::Booting if now >= self.core.timers.boot => self.boot(now, out),
             Phase::Up if own.is_none() => {

@@ -7,7 +7,7 @@ use crate::ops::{ReadCache, is_mutation};
 use crate::pg::{ClientOp, Stage};
 use nacre_maps::{Access, Caps};
 use nacre_store::ObjectStore;
-use nacre_types::{EntityName, Instant, ObjectId, Outbox, PgId};
+use nacre_types::{EntityName, Instant, Needs, ObjectId, Outbox, PgId};
 use nacre_wire::op::{OBJECT_OPS_MAX, ObjectOpKind, OsdOp, OsdOpReply};
 use nacre_wire::{Address, ErrorCode, Message, Packet, Peer};
 
@@ -131,7 +131,7 @@ impl<S: ObjectStore> Osd<S> {
             reads: ReadCache::new(),
             wanted: Vec::new(),
             arrived: Vec::new(),
-            wait: String::new(),
+            wait: Needs::Turn,
             watch: Vec::new(),
         };
         Ok((id, op))

@@ -1,6 +1,6 @@
 //! Starting: whose disk this is, the maps and PGs on it, and what the PGs missed of those maps.
 
-use super::boot::Phase;
+use super::boot::{Birth, Phase};
 use super::{Core, Osd};
 use crate::log::persist::LoadError;
 use crate::maps_keeper::{LoadMapsError, MapsKeeper, Step};
@@ -50,7 +50,7 @@ impl<S: ObjectStore> Osd<S> {
     pub fn open(config: OsdConfig, mut store: S, now: Instant) -> Result<Osd<S>, OpenError> {
         config.tunables.validate().map_err(OpenError::Config)?;
         let mut tokens = crate::token::Tokens::default();
-        check_superblock(&config, &mut store, &mut tokens)?;
+        let birth = check_superblock(&config, &mut store, &mut tokens)?;
         let lease = config.tunables.lease_duration;
         let mut pgs = BTreeMap::new();
         for id in store.meta_pgs()?.into_iter().filter(|&id| id != OSD_META) {
@@ -80,12 +80,15 @@ impl<S: ObjectStore> Osd<S> {
             shared: Default::default(),
             requests: Default::default(),
             phase: Phase::Starting,
+            birth,
             just_up: false,
             heartbeat: Default::default(),
             wall_offset: 0,
             last_step: now,
             held: Default::default(),
             mon_session: None,
+            mon_heard: now,
+            phase_since: (Phase::Starting, now),
             pushed: Default::default(),
             timers: super::report::Timers::default(),
             touched: pgs.keys().copied().collect(),
@@ -149,11 +152,13 @@ fn check_superblock<S: ObjectStore>(
     config: &OsdConfig,
     store: &mut S,
     tokens: &mut crate::token::Tokens,
-) -> Result<(), OpenError> {
+) -> Result<Birth, OpenError> {
     let own = SuperblockRecord { fsid: config.fsid.clone(), uuid: config.uuid.clone(), id: config.id.0 };
     let name =
         |record: &SuperblockRecord| format!("osd.{} ({}) of cluster {}", record.id, record.uuid, record.fsid);
-    match store.meta_get(OSD_META, SUPERBLOCK)? {
+    let found = store.meta_get(OSD_META, SUPERBLOCK)?;
+    let birth = Birth::load(store, found.is_some())?;
+    match found {
         Some(raw) => {
             let found = SuperblockRecord::decode(raw).map_err(|e| OpenError::Superblock(e.to_string()))?;
             if found != own {
@@ -163,9 +168,10 @@ fn check_superblock<S: ObjectStore>(
         None => {
             let mut t = Transaction::new(OSD_META);
             t.meta_set(SUPERBLOCK, own.encode_to_vec());
+            birth.write(&mut t);
             let token = tokens.issue(Purpose::Nothing);
             store.submit(token, t);
         }
     }
-    Ok(())
+    Ok(birth)
 }

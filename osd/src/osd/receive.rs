@@ -15,6 +15,7 @@ impl<S: ObjectStore> Osd<S> {
         let is_mon = matches!(from.entity, EntityName::Mon(_));
         if is_mon {
             self.core.mon_session = Some(from.session);
+            self.core.mon_heard = now;
         }
         let ours = self.core.maps.epoch();
         if packet.epoch > ours {
@@ -154,8 +155,12 @@ impl<S: ObjectStore> Osd<S> {
 
     /// Asked about a PG of which nothing is here.
     fn answer_absent(&mut self, id: PgId, to: OsdId, interval: Epoch, out: &mut Outbox<OsdEffect>) {
-        let notify =
-            PgNotify { interval: interval.0, info: Some(Info::absent(id).encode()), ..PgNotify::default() };
+        let notify = PgNotify {
+            interval: interval.0,
+            info: Some(Info::absent(id).encode()),
+            store_since: self.core.birth.epoch.map_or(u64::MAX, |epoch| epoch.0),
+            ..PgNotify::default()
+        };
         let packet = self.core.packet(notify).on(id);
         if let Some(address) = self.core.maps.current().address(to) {
             let to = Address::Osd { id: to, address: address.into() };

@@ -2,7 +2,7 @@
 
 use crate::log::{Info, find_best};
 use crate::pg::{Pg, PgContext, State};
-use nacre_types::OsdId;
+use nacre_types::{Needs, OsdId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a primary concludes from what it heard.
@@ -71,11 +71,8 @@ impl Pg {
         });
         match choice {
             Choice::Incomplete => {
-                let reason = format!(
-                    "no complete copy of what was served up to epoch {} is reachable",
-                    self.info.history.last_epoch_started
-                );
-                self.enter(ctx, State::Incomplete { reason });
+                let started = self.info.history.last_epoch_started;
+                self.enter(ctx, State::Incomplete { needs: Needs::CompleteCopy { started } });
             }
             Choice::Want(want) => {
                 self.enter(ctx, State::WaitActingChange { want: want.clone() });

@@ -3,7 +3,7 @@
 use super::LOG_PIECE;
 use crate::log::{MissingSet, PgLog, decode_version, encode_version, merge_authoritative, persist};
 use crate::pg::{Pg, PgContext, State};
-use nacre_types::{EVersion, OsdId};
+use nacre_types::{EVersion, Needs, OsdId};
 use nacre_wire::Transaction;
 use nacre_wire::messages::{self, LogLevel, PgLogRequest};
 
@@ -146,6 +146,10 @@ impl Pg {
                     self.info.exists = true;
                     self.info.history.merge(&peer_info.history);
                 }
+                // With its log, what that copy knew is known here: else an interval too small to write in would record less.
+                let info = &mut self.info;
+                info.last_epoch_started = info.last_epoch_started.max(peer_info.last_epoch_started);
+                info.last_interval_started = info.last_interval_started.max(peer_info.last_interval_started);
                 self.info.follow(&self.log, &self.missing);
                 self.write_info(&mut t);
                 ctx.submit_unwatched(t);
@@ -156,8 +160,9 @@ impl Pg {
                 return self.request_log(ctx);
             }
             Err(error) => {
-                let reason = format!("the log of {from} does not meet the one here: {error}");
-                return self.enter(ctx, State::Incomplete { reason });
+                let text = format!("PG {}: the log of {from} does not meet the one here: {error}", self.id);
+                ctx.log(LogLevel::Error, text);
+                return self.enter(ctx, State::Incomplete { needs: Needs::MatchingLog(from) });
             }
         }
         if let Some(peer) = self.peers.get_mut(&from) {

@@ -4,6 +4,7 @@
 //! All run on the PG's own fields; `recovery_reset` is called at every interval change, on any role.
 
 pub use crate::recovery::OsdShared;
+use nacre_types::Needs;
 use nacre_wire::ErrorCode;
 
 /// Whether an operation may touch an object now.
@@ -11,7 +12,7 @@ use nacre_wire::ErrorCode;
 pub enum Readiness {
     Ready,
     /// It is being recovered (or scrubbed, backfilled): `Pg::object_recovered` or `Pg::kick` will say when.
-    Wait(&'static str),
+    Wait(Needs),
     /// No good copy is known: reads wait for ever, unless asked not to; a whole rewrite or removal may pass.
     Unfound,
     Failed(ErrorCode, String),
@@ -31,6 +32,6 @@ pub struct RecoverySummary {
     pub scrub_errors: u64,
     /// Nothing is missing anywhere and no backfill is left.
     pub done: bool,
-    /// Why it does not go on, for people.
-    pub waiting_for: String,
+    /// Why it does not go on.
+    pub waiting_for: Option<Needs>,
 }

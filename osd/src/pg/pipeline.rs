@@ -10,10 +10,10 @@
 //! commits; a read waits until the writes before it are committed by all members, and a write until the reads before it
 //! have their data.
 
-use super::{Pg, PgContext, Readiness, State, WaitReason};
+use super::{Pg, PgContext, Readiness};
 use crate::ops::{ReadCache, ReadWanted};
 use nacre_maps::Flag;
-use nacre_types::{ClientId, EVersion, Instant, ObjectId, RequestId};
+use nacre_types::{ClientId, EVersion, Instant, Needs, ObjectId, OsdId, RequestId};
 use nacre_wire::op::{OsdOp, OsdOpReply};
 use nacre_wire::{Data, ErrorCode, Peer};
 use std::collections::{BTreeMap, VecDeque};
@@ -59,8 +59,8 @@ pub(crate) struct ClientOp {
     pub reads: ReadCache,
     pub wanted: Vec<ReadWanted>,
     pub arrived: Vec<Option<Data>>,
-    /// What it waits for, for people.
-    pub wait: String,
+    /// What it waits for while it is queued.
+    pub wait: Needs,
     pub watch: Vec<crate::ops::WatchAction>,
 }
 
@@ -125,7 +125,7 @@ impl Pg {
         if op.message.no_wait
             && let Err(reason) = &gate
         {
-            return self.refuse(ctx, &op, ErrorCode::TryAgain, reason);
+            return self.refuse(ctx, &op, ErrorCode::TryAgain, &format!("it would wait for {reason}"));
         }
         if self.pipeline.ops.len() >= ctx.config.tunables.queued_ops_max {
             let text = format!("PG {} has {} requests waiting", self.id, self.pipeline.ops.len());
@@ -142,24 +142,22 @@ impl Pg {
     }
 
     /// Whether the PG serves at all now, and if not, what that waits for.
-    pub(crate) fn gate(&self, ctx: &PgContext<'_>, write: bool) -> Result<(), String> {
+    pub(crate) fn gate(&self, ctx: &PgContext<'_>, write: bool) -> Result<(), Needs> {
         if !self.is_active() || !self.is_primary() {
-            return Err(format!("PG {} is {}", self.id, self.state().name()));
+            return Err(Needs::ActivePg { pg: self.id, state: self.state().name().into() });
         }
         if !self.is_writeable(ctx) {
-            let (have, min) =
-                (self.members.acting.len(), ctx.map.pool(self.id.pool).map_or(0, |p| p.min_size));
-            return Err(format!("PG {} has {have} acting members, min_size is {min}", self.id));
+            let min_size = ctx.map.pool(self.id.pool).map_or(0, |pool| pool.min_size);
+            return Err(Needs::Members { have: self.members.acting.len() as u32, min_size });
         }
         if let Some(end) = self.prior_lease_end(ctx.now) {
-            let left = end.since(ctx.now).as_millis();
-            return Err(format!("a read lease of an earlier interval runs for {left} ms more"));
+            return Err(Needs::EarlierLease { left_ms: end.since(ctx.now).as_millis() as u64 });
         }
         if ctx.map.flags().contains(Flag::Pause) {
-            return Err("the cluster flag pause is set".into());
+            return Err(Needs::Flag(Flag::Pause.as_str().into()));
         }
         if !write && !self.may_serve_reads(ctx) {
-            return Err("the read lease has run out: a member does not answer".into());
+            return Err(Needs::Lease(self.lease_lacks(ctx)));
         }
         Ok(())
     }
@@ -184,15 +182,15 @@ impl Pg {
             };
             let (write, no_wait) = (op.write, op.message.no_wait);
             let wait = if executing || (write && readers > 0) {
-                Some("operations on the object before it".to_string())
+                Some(Needs::EarlierOperations)
             } else if !write && writers > 0 {
-                Some("writes to the object before it to commit".to_string())
+                Some(Needs::EarlierWrites)
             } else if let Err(reason) = self.gate(ctx, write) {
                 Some(reason)
             } else {
                 match if write { self.ready_to_write(ctx, head) } else { self.ready_to_read(ctx, head) } {
                     Readiness::Ready => None,
-                    Readiness::Wait(why) => Some(why.to_string()),
+                    Readiness::Wait(needs) => Some(needs),
                     Readiness::Unfound if no_wait => {
                         self.fail(
                             ctx,
@@ -202,7 +200,7 @@ impl Pg {
                         );
                         continue;
                     }
-                    Readiness::Unfound => Some(format!("{head} is unfound: no good copy of it is reachable")),
+                    Readiness::Unfound => Some(Needs::Unfound { objects: 1 }),
                     Readiness::Failed(code, reason) => {
                         self.fail(ctx, id, code, &reason);
                         continue;
@@ -244,7 +242,7 @@ impl Pg {
             op.stage = Stage::Queued;
             op.reads = ReadCache::new();
             (op.wanted, op.arrived, op.watch) = Default::default();
-            op.wait = "peering".into();
+            op.wait = Needs::Turn;
             self.pipeline.objects.entry(op.object.head()).or_default().waiting.push_back(id);
         }
     }
@@ -268,66 +266,14 @@ impl Pg {
         Some(op)
     }
 
-    /// Everything that waits here, oldest first.
-    pub fn why(&self) -> Vec<WaitReason> {
-        let mut reasons = Vec::new();
-        let needs = match self.state() {
-            State::Active if self.clean => String::new(),
-            State::Active => self.recovery_summary().waiting_for,
-            State::ReplicaActive => String::new(),
-            State::Reset => "its OSD to be marked up".into(),
-            State::GetInfo { waiting, .. } => format!("what {} have of it", list(waiting.iter())),
-            State::Down { blocked_by } => {
-                let (first, last) = self.blocking.unwrap_or_default();
-                format!(
-                    "{}: only they may know what was written in epochs {first} to {last}",
-                    list(blocked_by.iter())
-                )
-            }
-            State::GetLog { from } => format!("the log of {from}"),
-            State::WaitActingChange { want } => {
-                format!("the monitors to make {} its acting set", list(want.iter()))
-            }
-            State::Incomplete { reason } => reason.clone(),
-            State::GetMissing { waiting } => format!("the logs of {}", list(waiting.iter())),
-            State::WaitUpThru => "the monitors to record that its primary is alive".into(),
-            State::Activating { waiting } => format!("{} to record the start", list(waiting.iter())),
-            State::Stray => "the primary to need it or to let it go".into(),
-            State::Removing => "its objects to be removed".into(),
-        };
-        if !needs.is_empty() {
-            reasons.push(WaitReason { on: self.state().name().into(), since: self.state_since, needs });
-        }
-        for op in self.pipeline.ops.values() {
-            let needs = match &op.stage {
-                Stage::Queued => op.wait.clone(),
-                Stage::Reading { outstanding, .. } => format!("{outstanding} reads of the disk"),
-                Stage::InFlight { .. } => format!("commits of {}", list(self.lagging().iter())),
-                Stage::Duplicate(version) => format!("version {version} to be committed"),
-                Stage::Notifying { .. } => "its watchers".into(),
-            };
-            reasons.push(WaitReason {
-                on: format!("osd_op {} {}", op.request, op.object),
-                since: op.received,
-                needs,
-            });
-        }
-        reasons
-    }
-
     /// Members that have not committed the oldest write in flight.
-    fn lagging(&self) -> Vec<nacre_types::OsdId> {
+    pub(crate) fn lagging(&self) -> Vec<OsdId> {
         let Some(oldest) = self.in_flight.front() else { return Vec::new() };
-        let behind =
-            |osd: &nacre_types::OsdId| self.peers.get(osd).is_none_or(|p| p.durable < oldest.version);
+        let behind = |osd: &OsdId| self.peers.get(osd).is_none_or(|p| p.durable < oldest.version);
         let mut lagging: Vec<_> = self.replicas().into_iter().filter(behind).collect();
         if self.own_durable < oldest.version {
             lagging.push(self.me);
         }
         lagging
     }
-}
-
-fn list<'a>(osds: impl Iterator<Item = &'a nacre_types::OsdId>) -> String {
-    osds.map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

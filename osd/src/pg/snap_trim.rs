@@ -5,7 +5,7 @@ use super::{Pg, PgContext, Readiness};
 use crate::snaps;
 use nacre_maps::SnapRange;
 use nacre_store::StoreError;
-use nacre_types::{Instant, ObjectId, SnapId};
+use nacre_types::{Instant, Needs, ObjectId, SnapId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -24,12 +24,25 @@ pub struct Trimming {
     next: Instant,
     /// Clones that contradict their heads: left alone, the others go on.
     skipped: BTreeSet<ObjectId>,
+    /// What it met that it has to wait for.
+    wait: Option<(Instant, Needs)>,
 }
 
 impl Trimming {
     /// The pool has removed more snapshots, or another interval began: look again.
     pub(crate) fn restart(&mut self) {
         *self = Trimming::default();
+    }
+
+    fn waits(&mut self, now: Instant, needs: Needs) {
+        self.next = now + RETRY;
+        let since = self.wait.take().map_or(now, |(since, _)| since);
+        self.wait = Some((since, needs));
+    }
+
+    /// What trimming waits for and since when, while there is something to trim.
+    pub(crate) fn wait(&self) -> Option<(Instant, Needs)> {
+        self.wait.clone().filter(|_| self.done.is_none())
     }
 }
 
@@ -51,9 +64,8 @@ impl Pg {
         if ctx.now < self.trimming.next {
             return;
         }
-        if self.gate(ctx, true).is_err() {
-            self.trimming.next = ctx.now + RETRY;
-            return;
+        if let Err(needs) = self.gate(ctx, true) {
+            return self.trimming.waits(ctx.now, needs);
         }
         self.trimming.done = None;
         self.trimming.next = ctx.now + PAUSE;
@@ -70,10 +82,17 @@ impl Pg {
             let head = clone.head();
             let queue = self.pipeline.objects.get(&head);
             let busy = queue.is_some_and(|queue| queue.readers > 0 || queue.executing);
-            if busy || self.ready_to_write(ctx, &head) != Readiness::Ready {
-                self.trimming.next = ctx.now + RETRY;
-                return;
+            let needs = match self.ready_to_write(ctx, &head) {
+                _ if busy => Some(Needs::EarlierOperations),
+                Readiness::Ready => None,
+                Readiness::Wait(needs) => Some(needs),
+                Readiness::Unfound => Some(Needs::Unfound { objects: 1 }),
+                Readiness::Failed(_, why) => Some(Needs::Refusal(why)),
+            };
+            if let Some(needs) = needs {
+                return self.trimming.waits(ctx.now, needs);
             }
+            self.trimming.wait = None;
             let version = self.next_version(ctx);
             match snaps::trim(&*ctx.store, self.id, &clone, pool, snap, version, ctx.wall_ms) {
                 Ok(Some(mutation)) => {

@@ -27,7 +27,7 @@
 //!         +<----------------------------------------------------------+
 //! ```
 
-use nacre_types::{Epoch, Instant, OsdId};
+use nacre_types::{Epoch, Needs, OsdId};
 use std::collections::BTreeSet;
 
 /// Where a PG stands. What a state needs to remember is in it; what outlives states is in `Pg`.
@@ -52,7 +52,8 @@ pub enum State {
         want: Vec<OsdId>,
     },
     Incomplete {
-        reason: String,
+        /// A complete copy, or one whose log fits.
+        needs: Needs,
     },
     GetMissing {
         waiting: BTreeSet<OsdId>,
@@ -67,16 +68,6 @@ pub enum State {
     ReplicaActive,
     /// The PG's pool or copy is being deleted, in pieces.
     Removing,
-}
-
-/// What something waits for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct WaitReason {
-    /// What waits: `peering`, `osd_op 4:12`, ...
-    pub on: String,
-    pub since: Instant,
-    /// What would end the wait, for people.
-    pub needs: String,
 }
 
 impl State {

@@ -75,7 +75,7 @@ impl Pg {
             last_scrub_ms: self.info.history.last_scrub_ms,
             last_deep_scrub_ms: self.info.history.last_deep_scrub_ms,
             scrub_errors: recovery.scrub_errors,
-            waiting_for: self.why().first().map(|reason| reason.needs.clone()).unwrap_or_default(),
+            waiting_for: self.why().first().map(|reason| reason.needs.to_string()).unwrap_or_default(),
             last_update_epoch: self.log.head().epoch.0,
             last_update_seq: self.log.head().seq,
             read_ops: counters.read_ops,
@@ -149,19 +149,8 @@ impl Pg {
             })
             .collect();
         field("past_intervals", format!("[{}]", intervals.join(",")));
-        let waits: Vec<String> = self
-            .why()
-            .iter()
-            .map(|wait| {
-                format!(
-                    "{{\"on\":{},\"age_ms\":{},\"needs\":{}}}",
-                    quoted(&wait.on),
-                    ctx.now.since(wait.since).as_millis(),
-                    quoted(&wait.needs)
-                )
-            })
-            .collect();
-        field("waiting", format!("[{}]", waits.join(",")));
+        let waits = self.waits(ctx).iter().map(|wait| crate::explain::wait_json(ctx.now, wait)).collect();
+        field("waiting", serde_json::Value::Array(waits).to_string());
         json.push('}');
         json
     }

@@ -3,10 +3,11 @@
 //! A PG first gets its own OSD's slot, then those of the OSDs it fills, one after the other in order of their ids: so
 //! no two PGs wait for each other.
 
+use super::Stage;
 use super::slots::Claim;
 use crate::pg::{Pg, PgContext};
 use nacre_maps::Flag;
-use nacre_types::{Epoch, Instant, OsdId};
+use nacre_types::{Epoch, Instant, Needs, OsdId};
 use nacre_wire::messages::{Reserve, ReserveReply};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub(super) struct Gate {
     /// Until when they are left alone.
     too_full: BTreeMap<OsdId, Instant>,
     held_by_flag: bool,
+    /// Since when there is this work.
+    since: Instant,
 }
 
 impl Gate {
@@ -46,10 +49,6 @@ impl Gate {
 
     pub(super) fn too_full(&self) -> bool {
         !self.too_full.is_empty()
-    }
-
-    pub(super) fn held_by_flag(&self) -> bool {
-        self.held_by_flag
     }
 }
 
@@ -80,7 +79,7 @@ impl Pg {
         let work = self.work();
         if work != self.recovery.gate.work {
             self.close_gate(ctx);
-            self.recovery.gate.work = work;
+            (self.recovery.gate.work, self.recovery.gate.since) = (work, ctx.now);
             self.recovery.was_done = work.is_none() && self.recovery.was_done;
             self.recovery_changed(ctx);
         }
@@ -149,8 +148,9 @@ impl Pg {
         filled.retain(|osd| !gate.too_full.contains_key(osd));
         filled.sort();
         if filled.is_empty() && backfill {
+            let since = gate.since;
             self.close_gate(ctx);
-            self.recovery.gate.work = Some(work);
+            (self.recovery.gate.work, self.recovery.gate.since) = (Some(work), since);
             return false;
         }
         let priority = if backfill { 1 } else { 2 };
@@ -171,6 +171,40 @@ impl Pg {
             }
         }
         next.is_none()
+    }
+
+    /// What recovery or backfill waits for and since when, if it has anything to do.
+    pub(crate) fn recovery_wait(&self) -> Option<(Instant, Needs)> {
+        let gate = &self.recovery.gate;
+        let needs = match gate.work {
+            _ if gate.too_full() => Needs::Space(gate.too_full.keys().copied().collect()),
+            Some(Work::Recovery) if gate.held_by_flag => Needs::Flag(Flag::NoRecover.as_str().into()),
+            Some(Work::Backfill) if gate.held_by_flag => Needs::Flag(Flag::NoBackfill.as_str().into()),
+            Some(_) if !gate.local => Needs::RecoverySlot(self.me),
+            Some(work) => {
+                let filled = self.filled(work);
+                match filled.iter().filter(|osd| !gate.granted.contains(osd)).min() {
+                    Some(&osd) => Needs::RecoverySlot(osd),
+                    None => Needs::Transfers(self.transferring(filled)),
+                }
+            }
+            None if self.recovery.unfound.is_empty() => return None,
+            None => Needs::Unfound { objects: self.recovery.unfound.len() as u64 },
+        };
+        Some((gate.since, needs))
+    }
+
+    /// Whoever objects are on their way to or from.
+    fn transferring(&self, mut osds: Vec<OsdId>) -> Vec<OsdId> {
+        for active in self.recovery.active.values() {
+            match &active.stage {
+                Stage::Pull { from, .. } => osds.push(*from),
+                Stage::Push { transfers } => osds.extend(transfers.keys()),
+            }
+        }
+        osds.sort();
+        osds.dedup();
+        osds
     }
 
     /// Whether backfill to this target may run now.

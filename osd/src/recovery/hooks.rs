@@ -5,7 +5,7 @@ use super::{Recovery, Waiting, family};
 use crate::pg::hooks::{Readiness, RecoverySummary};
 use crate::pg::{Pg, PgContext};
 use nacre_store::StoreError;
-use nacre_types::{Instant, ObjectId, OsdId};
+use nacre_types::{Instant, Needs, ObjectId, OsdId};
 use nacre_wire::{Data, ErrorCode, Message, Packet};
 
 impl Pg {
@@ -139,7 +139,7 @@ impl Pg {
             }
             waits |= self.missing.contains(&one) || self.recovery.active.contains_key(&one);
         }
-        if waits { Readiness::Wait("its recovery") } else { Readiness::Ready }
+        if waits { Readiness::Wait(Needs::ObjectRecovery) } else { Readiness::Ready }
     }
 
     /// Before an operation changes `object`: it must be whole on every acting member, not be on its way to a backfill
@@ -160,10 +160,10 @@ impl Pg {
             }
         }
         if self.backfill_holds(object) {
-            return Readiness::Wait("its backfill");
+            return Readiness::Wait(Needs::ObjectBackfill);
         }
         if self.scrub_holds(object) {
-            return Readiness::Wait("its scrub");
+            return Readiness::Wait(Needs::ObjectScrub);
         }
         Readiness::Ready
     }
@@ -233,17 +233,10 @@ impl Pg {
             Some(Work::Backfill) => summary.words.push("backfill_wait"),
             None => {}
         }
-        if gate.too_full() {
-            summary.waiting_for =
-                "backfill target too full: add space or raise the backfillfull ratio".into();
-        } else if gate.held_by_flag() {
-            summary.waiting_for = "held by the cluster flag norecover or nobackfill".into();
-        } else if gate.work().is_some() && !gate.is_open() {
-            summary.waiting_for = "a recovery slot".into();
-        } else if summary.unfound > 0 {
-            summary.waiting_for =
-                format!("{} unfound objects: bring back an OSD that has them", summary.unfound);
-        }
+        summary.waiting_for = self
+            .recovery_wait()
+            .map(|(_, needs)| needs)
+            .filter(|needs| !matches!(needs, Needs::Transfers(_)));
         summary.words.extend(recovery.scrub.words());
         summary.done =
             self.missing.is_empty() && gate.work().is_none() && summary.degraded + summary.misplaced == 0;

@@ -187,6 +187,20 @@ impl OsdShared {
         self.scrub_waiting.pop_front()
     }
 
+    /// PGs that hold this OSD's own slots, and those of other primaries that it gave a slot.
+    pub fn slot_holders(&self) -> (Vec<PgId>, Vec<PgId>) {
+        (self.local.iter().copied().collect(), self.remote.keys().copied().collect())
+    }
+
+    pub fn scrub_holder(&self) -> Option<PgId> {
+        self.scrubbing
+    }
+
+    /// Whether the throttle keeps the PG from starting another object.
+    pub fn is_throttled(&self, pg: PgId) -> bool {
+        self.starved.contains(&pg)
+    }
+
     /// A PG is gone or starts over: give back whatever it holds.
     pub fn forget(&mut self, pg: PgId) {
         // Whoever gets a slot by this finds out with its next tick.

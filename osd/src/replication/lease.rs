@@ -143,6 +143,13 @@ impl Pg {
         ctx.now < self.lease.valid_until(others, ctx.config.tunables.lease_duration)
     }
 
+    /// Members whose promise is missing or has run out.
+    pub(crate) fn lease_lacks(&self, ctx: &PgContext<'_>) -> Vec<OsdId> {
+        let duration = ctx.config.tunables.lease_duration;
+        let lacks = |osd: &OsdId| self.lease.acked.get(osd).is_none_or(|&sent| ctx.now >= sent + duration);
+        self.members.acting.iter().copied().filter(|osd| *osd != self.me && lacks(osd)).collect()
+    }
+
     /// Until when leases of earlier intervals keep this primary from serving.
     pub(crate) fn prior_lease_end(&self, now: Instant) -> Option<Instant> {
         self.lease.prior_end(now, |osd| osd == self.me || self.lease.prior.contains_key(&osd))

@@ -3,7 +3,7 @@
 use super::client::{Client, Shared, Truth};
 use super::world::{Node, World};
 use crate::Tunables;
-use nacre_types::{OsdId, Rng};
+use nacre_types::{Needs, OsdId, Rng};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -204,8 +204,11 @@ fn no_stale_read_from_a_primary_that_was_cut_off() {
             // Long enough for another primary to take writes, while readers still ask the old one.
             world.run(12_000);
             let old = world.slots[round as usize].osd.as_ref().expect("alive");
-            held_back +=
-                old.pgs().flat_map(|pg| pg.why()).filter(|wait| wait.needs.contains("read lease")).count();
+            held_back += old
+                .pgs()
+                .flat_map(|pg| pg.why())
+                .filter(|wait| matches!(wait.needs, Needs::Lease(_) | Needs::EarlierLease { .. }))
+                .count();
             world.cut.clear();
         }
         assert!(held_back > 0, "seed {seed}: no reader asked a primary that was cut off");

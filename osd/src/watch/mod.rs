@@ -75,6 +75,13 @@ impl Registry {
         self.objects.is_empty() && self.notifies.is_empty()
     }
 
+    /// Clients that have not answered some notification.
+    pub fn waited_for(&self) -> usize {
+        let clients =
+            self.notifies.values().flat_map(|notify| notify.waiting.iter().map(|(client, _)| *client));
+        clients.collect::<std::collections::BTreeSet<_>>().len()
+    }
+
     /// Watchers of an object, as (client, cookie).
     pub fn watchers(&self, object: &ObjectId) -> Vec<(ClientId, u64)> {
         self.objects.get(object).into_iter().flat_map(|w| w.keys().copied()).collect()
