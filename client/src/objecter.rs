@@ -19,7 +19,7 @@ use crate::{ClientConfig, ClientEffect, ClientEvent};
 use call::State;
 use maps::Following;
 use nacre_maps::{MonMap, OsdMap};
-use nacre_types::{Epoch, Instant, Machine, Needs, ObjectId, OsdId, Outbox, PoolId, RequestId, Rng};
+use nacre_types::{Epoch, Instant, Machine, Needs, ObjectId, OsdId, Outbox, PoolId, RequestId, Rng, mutant};
 use nacre_wire::{Address, ErrorCode, Message, OpError, Packet, SessionId};
 use route::{Routed, route};
 use std::collections::btree_map::Entry;
@@ -339,6 +339,7 @@ impl Objecter {
         call.state = State::Sent(route);
         call.sent_at = now;
         call.attempts += 1;
+        let seq = seq | u64::from(mutant!(ResentAsNew) && call.attempts > 1) << 40;
         let packet = packet.request(RequestId { client: self.config.client_id, seq });
         out.push(ClientEffect::Send { to, packet });
     }
@@ -414,7 +415,9 @@ impl Objecter {
                 },
                 State::Sent(None) | State::Queued | State::Blocked => false,
             };
-            if again {
+            if again && mutant!(DroppedAtMapChange) && matches!(call.state, State::Sent(_)) {
+                self.forget(seq);
+            } else if again {
                 self.dispatch(now, seq, out);
             }
         }

@@ -19,7 +19,7 @@ use crate::pg::{Pg, PgContext};
 use crate::recovery::{PushPurpose, family, usable_version};
 use bytes::Bytes;
 use nacre_store::StoreError;
-use nacre_types::{EVersion, Instant, ObjectId, OsdId};
+use nacre_types::{EVersion, Instant, ObjectId, OsdId, mutant};
 use nacre_wire::ObjectName;
 use nacre_wire::messages::{BackfillDigest, BackfillProgress, BackfillScan, LogLevel, ObjectVersion};
 use std::collections::{BTreeMap, BTreeSet};
@@ -377,6 +377,7 @@ impl Pg {
         let Some(backfill) = self.recovery.backfills.get(&peer) else { return true };
         let key = family_end(object);
         let below = !backfill.mark.is_empty() && key <= backfill.mark;
+        let below = below && !(mutant!(BackfillMarkOff) && key == backfill.mark);
         match &backfill.stage {
             Stage::Done | Stage::Moving { last: true, .. } => true,
             Stage::Filling(window) if !below => {
@@ -386,7 +387,7 @@ impl Pg {
                     && window.pending.range(family(object)).next().is_none()
                     && window.remove.range(family(object)).next().is_none()
             }
-            _ => below,
+            _ => below && !mutant!(BelowMarkNotShipped),
         }
     }
 

@@ -12,8 +12,8 @@ use crate::index::shard::{SHARD_BLOCKS, Shard};
 use crate::store::Store;
 use crate::{Kv, StoreError};
 use bytes::Bytes;
-use nacre_types::ObjectId;
 use nacre_types::checksum::BLOCK_U64;
+use nacre_types::{ObjectId, mutant};
 use nacre_wire::Transaction;
 use nacre_wire::transaction::{Op, Pair};
 use std::collections::BTreeMap;
@@ -148,6 +148,7 @@ impl<K: Kv> Store<K> {
                     names.keys.iter().for_each(|key| layer.put(keys::omap(number, key), None));
                 }
             }
+            Op::OmapClear(_) if mutant!(OmapClearForgotten) => {}
             Op::OmapClear(_) => self.omap_clear(&mut object)?,
             _ => {}
         }
@@ -306,7 +307,7 @@ impl<K: Kv> Store<K> {
             }
             target.shards.insert(index, source.shards[&index].clone());
             target.dirty_shards.insert(index);
-            for block in blocks {
+            for block in blocks.into_iter().filter(|_| !mutant!(CloneUncounted)) {
                 *self.extra(change, block)? += 1;
             }
         }

@@ -13,6 +13,7 @@ use crate::io::Purpose;
 use crate::store::Store;
 use crate::{Kv, KvError, KvOp};
 use nacre_types::checksum::BLOCK_U64;
+use nacre_types::mutant;
 
 /// A checkpoint under way, with the record it covers and the position after that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -113,6 +114,9 @@ impl<K: Kv> Store<K> {
     fn flush_for_checkpoint(&mut self) {
         if let CheckpointState::WritingBack { seq, position } = self.checkpoint {
             self.checkpoint = CheckpointState::Flushing { seq, position };
+            if mutant!(CheckpointUnflushed) {
+                return self.checkpoint_flushed();
+            }
             self.io.flush(Purpose::CheckpointFlush);
             self.stats.flushes += 1;
         }
@@ -120,6 +124,7 @@ impl<K: Kv> Store<K> {
 
     pub(crate) fn checkpoint_flushed(&mut self) {
         let CheckpointState::Flushing { seq, position } = self.checkpoint else { return };
+        let (seq, position) = if mutant!(CheckpointEarly) { self.journal.committed } else { (seq, position) };
         let checkpointed = Checkpointed { seq, position, incarnation: self.journal.incarnation };
         let value = state::encode(&checkpointed);
         let written = self.kv.write(vec![KvOp::Put { key: keys::CHECKPOINTED.to_vec(), value }]);

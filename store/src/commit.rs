@@ -6,6 +6,7 @@ use crate::io::Purpose;
 use crate::journal::record::{self, Stamp};
 use crate::store::{InFlight, Store};
 use crate::{Kv, KvOp, StoreError, StoreEvent};
+use nacre_types::mutant;
 
 impl<K: Kv> Store<K> {
     /// Writes the oldest record that waits, if the one before it is durable and there is room.
@@ -40,12 +41,14 @@ impl<K: Kv> Store<K> {
         let total: u64 = segments.iter().map(|s| s.len() as u64).sum();
         assert!(total <= bytes, "a record never outgrows its estimate");
         journal.head += total;
-        let mut outstanding = 1;
+        let mut outstanding = usize::from(!mutant!(CommitBeforeFlush));
         for (offset, segments) in journal.ring.writes(position, segments) {
             self.io.write(Purpose::Journal, offset, segments);
             outstanding += 1;
         }
-        self.io.flush(Purpose::JournalFlush);
+        if !mutant!(CommitBeforeFlush) {
+            self.io.flush(Purpose::JournalFlush);
+        }
         journal.in_flight = Some(InFlight { seq, end: journal.head, outstanding });
         self.stats.journal_writes += 1;
         self.stats.journal_bytes += total;
@@ -102,6 +105,9 @@ impl<K: Kv> Store<K> {
             self.deferred.forget(first, count);
         }
         self.allocator.quarantine(seq, &layer.freed);
+        if mutant!(FreedReused) {
+            self.allocator.release(seq, &self.busy_blocks(false));
+        }
         self.events.extend(layer.tokens.into_iter().map(|token| StoreEvent::Committed { token }));
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::store::{Journal, ReplayReport, Store, StoreConfig};
 use crate::{DiskError, DiskSync, Kv, KvOp, OpenError, StoreStats, Superblock, superblock};
 use bytes::Bytes;
 use nacre_types::checksum::{BLOCK, BLOCK_U64};
-use nacre_types::{ObjectId, RangeSet};
+use nacre_types::{ObjectId, RangeSet, mutant};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Replayed data gathers up to here before it is written in place.
@@ -133,10 +133,10 @@ pub(crate) fn recover<K: Kv>(
         return Err(corrupt(walk.seq, walk.position, reason));
     }
     replay.report.stopped = stopped;
-    if let Some(found) = last {
+    if let Some(found) = last.filter(|_| !mutant!(ReplayStopsEarly)) {
         let committed = found.record.header.stamp.seq <= applied.seq;
         let whole = match found.damaged.first() {
-            _ if committed => Ok(()),
+            _ if committed || mutant!(ReplayUnchecked) => Ok(()),
             Some(at) => {
                 Err(format!("its data for block {} has a wrong checksum", found.record.payload[*at].0))
             }
@@ -193,6 +193,9 @@ impl<K: Kv> Replay<'_, K> {
             self.pending.insert(block, bytes.slice(at * BLOCK..(at + 1) * BLOCK));
         }
         let (seq, position) = (header.stamp.seq, header.stamp.position + header.total_bytes());
+        if mutant!(OmapLostInReplay) {
+            ops.retain(|op| !matches!(op, KvOp::Delete { key } if key.starts_with(keys::OMAPS.0)));
+        }
         if seq > self.applied.seq {
             let applied = Applied { seq, position, next_number: header.next_number };
             ops.push(KvOp::Put { key: keys::APPLIED.to_vec(), value: state::encode(&applied) });

@@ -10,7 +10,7 @@ use crate::write::locate;
 use crate::{DiskError, Kv, StoreError, StoreEvent};
 use bytes::{Bytes, BytesMut};
 use nacre_types::checksum::{BLOCK, BLOCK_U64, CRC_ZERO_BLOCK, crc32};
-use nacre_types::{ObjectId, RangeSet};
+use nacre_types::{ObjectId, RangeSet, mutant};
 use nacre_wire::Data;
 use std::collections::BTreeMap;
 
@@ -216,7 +216,7 @@ fn assemble(read: &Read) -> Result<Data, StoreError> {
         let changed = !piece.patches.is_empty();
         let partial = from != 0 || to != BLOCK;
         // Memory was verified before it got here, but a fresh checksum must not bless what has rotted since.
-        if (from_disk || changed || partial) && crc32(&bytes) != piece.crc {
+        if (from_disk || changed || partial) && crc32(&bytes) != piece.crc && !mutant!(ReadUnchecked) {
             return Err(bad());
         }
         let (bytes, crc) = if changed {

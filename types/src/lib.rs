@@ -9,6 +9,7 @@ mod entity;
 mod hash;
 mod id;
 mod machine;
+pub mod mutant;
 mod object;
 mod range_set;
 mod rng;

@@ -4,7 +4,7 @@ use super::call::{Ask, Owner, State};
 use super::{Objecter, is_for_clients};
 use crate::ClientEffect;
 use crate::slot::Reply;
-use nacre_types::{EntityName, Instant, Outbox};
+use nacre_types::{EntityName, Instant, Outbox, mutant};
 use nacre_wire::messages::{LogLevel, Refused, Subscribe};
 use nacre_wire::op::{ObjectOpKind, OsdOpReply};
 use nacre_wire::{Data, ErrorCode, Message, OpError, Packet, Peer};
@@ -41,7 +41,7 @@ impl Objecter {
         };
         self.heard_of(now, packet.epoch, osd.map(|_| from.session), out);
         let ours = packet.request.client == self.config.client_id;
-        let seq = packet.request.seq;
+        let seq = packet.request.seq & if mutant!(ResentAsNew) { (1 << 40) - 1 } else { u64::MAX };
         match packet.message {
             Message::Maps(maps) => self.on_maps(now, maps, out),
             Message::WatchEvent(event) => self.on_watch_event(now, event),

@@ -5,7 +5,7 @@
 //! connection is certain: two OSDs of whatever host, or the only one.
 
 use nacre_maps::OsdMap;
-use nacre_types::{Instant, OsdId};
+use nacre_types::{Instant, OsdId, mutant};
 use nacre_wire::messages::OsdFailure;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -83,7 +83,7 @@ impl Reports {
         let hosts_up: BTreeSet<&str> = others.iter().map(|&id| host(id)).collect();
         let hosts: BTreeSet<&str> = reports.keys().map(|&id| host(id)).collect();
         let refused = reports.values().filter(|report| report.refused).count();
-        let wanted = (reporters_min as usize).max(1);
+        let wanted = if mutant!(OneReporter) { 1 } else { (reporters_min as usize).max(1) };
         let by_refusal = refused >= wanted.min(2).min(others.len());
         let by_silence = if hosts_up.len() >= wanted {
             hosts.len() >= wanted

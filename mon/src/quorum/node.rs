@@ -5,7 +5,7 @@ use super::guard;
 use super::storage::{Checkpoint, Storage};
 use crate::event::Write;
 use crate::records;
-use nacre_types::Rng;
+use nacre_types::{Rng, mutant};
 use raft::eraftpb::{
     ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType,
 };
@@ -421,7 +421,10 @@ impl Quorum {
                 output.reads.push((u64::from_be_bytes(context), state.index));
             }
         }
-        let (number, promised) = (ready.number(), ready.take_persisted_messages());
+        let (number, mut promised) = (ready.number(), ready.take_persisted_messages());
+        if mutant!(VoteUnpersisted) {
+            output.messages.append(&mut promised);
+        }
         self.node.advance_append_async(ready);
         if !writes.is_empty() {
             let token = self.token();

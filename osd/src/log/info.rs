@@ -4,7 +4,7 @@ use super::entry::{RecordError, decode_version, encode_version};
 use super::missing::MissingSet;
 use super::pg_log::PgLog;
 use bytes::Bytes;
-use nacre_types::{EVersion, Epoch, ObjectId, OsdId, PgId};
+use nacre_types::{EVersion, Epoch, ObjectId, OsdId, PgId, mutant};
 use nacre_wire::messages::{PgHistory, PgInfo};
 
 /// A PG's history as far as the cluster needs it: the same whoever tells it, newer always wins.
@@ -220,21 +220,23 @@ pub fn find_best<'a>(
     prefer: Option<OsdId>,
 ) -> Option<OsdId> {
     let known = infos.filter(|(_, info)| info.exists);
+    let whole = |info: &Info| info.is_complete() || mutant!(IncompleteLeads);
     let started = known
         .clone()
         .map(|(_, info)| {
             let own = if info.is_complete() { info.last_epoch_started } else { Epoch::ZERO };
             own.max(info.history.last_epoch_started)
         })
-        .max()?;
+        .max()
+        .map(|started| if mutant!(NewestLogWins) { Epoch::ZERO } else { started })?;
     // Each member of that interval had all that was acked before it; an older copy that has as much is as good.
     let least = known
         .clone()
-        .filter(|(_, info)| info.last_epoch_started >= started && info.is_complete())
+        .filter(|(_, info)| info.last_epoch_started >= started && whole(info))
         .map(|(_, info)| info.last_update)
         .min()?;
     known
-        .filter(|(_, info)| info.is_complete() && info.last_update >= least)
+        .filter(|(_, info)| whole(info) && info.last_update >= least)
         .filter(|(_, info)| info.last_epoch_started >= started)
         .max_by_key(|(osd, info)| {
             use std::cmp::Reverse;

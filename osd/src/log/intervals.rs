@@ -7,7 +7,7 @@
 use super::entry::RecordError;
 use bytes::Bytes;
 use nacre_maps::OsdMap;
-use nacre_types::{Epoch, OsdId, PgId};
+use nacre_types::{Epoch, OsdId, PgId, mutant};
 use prost::Message as _;
 use std::collections::BTreeSet;
 
@@ -100,7 +100,9 @@ impl PastIntervals {
                 // A PG that became clean in an interval was written to in it, whatever else is known.
                 recorded || (interval.first..=interval.last).contains(&last_epoch_clean)
             });
-        self.add(interval);
+        if !mutant!(PastIntervalForgotten) {
+            self.add(interval);
+        }
         true
     }
 

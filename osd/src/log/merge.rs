@@ -11,7 +11,7 @@ use super::entry::Entry;
 use super::info::BackfillMark;
 use super::missing::{Missing, MissingSet};
 use super::pg_log::PgLog;
-use nacre_types::{EVersion, ObjectId};
+use nacre_types::{EVersion, ObjectId, mutant};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
@@ -61,11 +61,11 @@ pub fn merge_authoritative(
 ) -> Result<Merged, MergeError> {
     let common = common_version(log, auth)?;
     let divergent = log.rewind(common);
-    let remove = discard(&divergent, missing, mark);
+    let remove = if mutant!(DivergentKept) { Vec::new() } else { discard(&divergent, missing, mark) };
     let extended = log.extend_back(auth);
     let mut taken = 0;
     for entry in auth.entries_after(common).into_iter().flatten() {
-        if mark.covers(&entry.object) {
+        if mark.covers(&entry.object) && !mutant!(MissingNotNoted) {
             missing.add_next_event(entry);
         }
         log.append(entry.clone());

@@ -21,7 +21,7 @@ use super::missing::{Missing, MissingSet, decode_missing, encode_missing};
 use super::pg_log::{PgLog, Trimmed};
 use bytes::Bytes;
 use nacre_store::{ObjectStore, StoreError};
-use nacre_types::{EVersion, Epoch, ObjectId, PgId};
+use nacre_types::{EVersion, Epoch, ObjectId, PgId, mutant};
 use nacre_wire::Transaction;
 use nacre_wire::messages::{LogEntry, MissingObject, PgInfo};
 use prost::Message as _;
@@ -142,7 +142,7 @@ pub fn log(t: &mut Transaction, log: &PgLog) {
 /// Writes down a merge: cuts the discarded entries off, adds the taken ones, replaces the missing set, and removes
 /// what the discarded entries had created.
 pub fn merged(t: &mut Transaction, merged: &Merged, log: &PgLog, missing_set: &MissingSet) {
-    if !merged.divergent.is_empty() {
+    if !merged.divergent.is_empty() && !mutant!(RewoundLogKept) {
         t.meta_remove_range(log_key_after(merged.common), vec![LOG + 1]);
     }
     if merged.extended > 0 {

@@ -2,7 +2,7 @@
 
 use super::entry::{Entry, RecordError, decode_version, encode_version};
 use bytes::Bytes;
-use nacre_types::{ClientId, EVersion, ObjectId, RequestId};
+use nacre_types::{ClientId, EVersion, ObjectId, RequestId, mutant};
 use nacre_wire::ErrorCode;
 use nacre_wire::messages::LogEntry;
 use std::collections::{HashMap, VecDeque};
@@ -182,7 +182,9 @@ impl PgLog {
         let mut entries = 0;
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.version <= to) {
             entries += 1;
-            if entry.request.client != ClientId::default() {
+            if mutant!(DupsDroppedAtTrim) {
+                self.forget(entry.request, entry.version);
+            } else if entry.request.client != ClientId::default() {
                 let Entry { version, request, code, answer, .. } = entry;
                 self.dups.push_back(Dup { version, request, code, answer });
             }
@@ -238,7 +240,7 @@ impl PgLog {
     /// Records at or below the tail are dups.
     pub fn encode_after(&self, since: Option<EVersion>) -> (EVersion, Vec<LogEntry>) {
         let tail = since.map_or(self.tail, |since| self.point_at(since));
-        let dups = self.dups.iter().filter(|_| since.is_none()).map(Dup::encode);
+        let dups = self.dups.iter().filter(|_| since.is_none() && !mutant!(DupsNotSent)).map(Dup::encode);
         let entries = self.entries.iter().filter(|entry| entry.version > tail).map(Entry::encode);
         (tail, dups.chain(entries).collect())
     }

@@ -10,7 +10,7 @@ use super::{Executed, Execution, Mutation, ReadCache, ReadWanted, Request, Watch
 use crate::snaps::{self, SnapSet};
 use bytes::Bytes;
 use nacre_store::{ObjectStore, StoreError};
-use nacre_types::EVersion;
+use nacre_types::{EVersion, mutant};
 use nacre_wire::messages::{LogEntry, LogKind};
 use nacre_wire::op::{Extent, OBJECT_OPS_MAX, ObjectOpKind, OpResult};
 use nacre_wire::transaction::Pair;
@@ -277,7 +277,7 @@ impl Executor<'_> {
         let stored = self.view.stored.as_ref();
         let prior = stored.map_or(EVersion::ZERO, ObjectInfo::version);
         let set = self.snaps.take().unwrap_or_default();
-        let stays = self.view.exists || !set.clones.is_empty();
+        let stays = self.view.exists || !set.clones.is_empty() && !mutant!(SnapsetDropped);
         if stays {
             let snapped = set.seq > 0 || !set.clones.is_empty();
             let info = ObjectInfo {

@@ -4,7 +4,7 @@ use super::LOG_PIECE;
 use crate::log::{BackfillMark, encode_version};
 use crate::pg::{Pg, PgContext, State};
 use crate::token::PgPurpose;
-use nacre_types::OsdId;
+use nacre_types::{OsdId, mutant};
 use nacre_wire::Transaction;
 use nacre_wire::messages::{PgActivate, PgActivated, PgQuery, PgRemove};
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ impl Pg {
     /// Whether the acting set is large enough to accept writes (invariant I1).
     pub(crate) fn is_writeable(&self, ctx: &PgContext<'_>) -> bool {
         let min_size = ctx.map.pool(self.id.pool).map_or(u32::MAX, |pool| pool.min_size);
-        self.members.acting.len() >= min_size.max(1) as usize
+        self.members.acting.len() >= min_size.max(1) as usize || mutant!(MinSizeIgnored)
     }
 
     /// Everybody's log and lacks are known and the map shows us alive: begin the interval.
@@ -22,6 +22,9 @@ impl Pg {
         if self.is_writeable(ctx) {
             self.info.last_epoch_started = ctx.epoch();
             self.info.last_interval_started = self.interval();
+        }
+        if mutant!(StartedEarly) {
+            self.info.history.last_epoch_started = self.info.last_epoch_started;
         }
         self.info.exists = true;
         self.info.follow(&self.log, &self.missing);
@@ -127,7 +130,7 @@ impl Pg {
                 self.members.is_acting(*osd)
                     || self.peers.get(osd).is_some_and(|peer| peer.info.is_complete())
             });
-            if up_is_full && !self.members.up.is_empty() {
+            if up_is_full && !self.members.up.is_empty() && !mutant!(PgTempKept) {
                 self.want_acting(ctx, self.members.up.clone());
             }
             return;

@@ -7,7 +7,7 @@ use crate::log::{
 };
 use crate::pg::{Pg, PgContext, State};
 use crate::token::PgPurpose;
-use nacre_types::{EVersion, OsdId};
+use nacre_types::{EVersion, OsdId, mutant};
 use nacre_wire::Transaction;
 use nacre_wire::messages::{LogLevel, PgActivate, PgActivated, PgNotify, PgQuery};
 
@@ -124,6 +124,9 @@ impl Pg {
         self.write_info(&mut t);
         self.activation_submitted = true;
         ctx.submit(self.id, self.interval(), PgPurpose::Activation, t);
+        if mutant!(ActivatedBeforeDurable) {
+            self.on_member_activation_durable(ctx);
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::replication::InFlight;
 use crate::token::PgPurpose;
 use nacre_maps::Flag;
 use nacre_store::StoreError;
-use nacre_types::{EVersion, ObjectId, RequestId};
+use nacre_types::{EVersion, ObjectId, RequestId, mutant};
 use nacre_wire::messages::LogLevel;
 use nacre_wire::op::{NotifyReply, OpResult, OsdOpReply, Version};
 use nacre_wire::{Data, ErrorCode, Transaction};
@@ -18,7 +18,7 @@ impl Pg {
     /// It is the operation's turn.
     pub(crate) fn start(&mut self, ctx: &mut PgContext<'_>, id: u64) {
         let Some(op) = self.pipeline.ops.get(&id) else { return };
-        if ctx.map.is_blocklisted(op.request.client) {
+        if ctx.map.is_blocklisted(op.request.client) && !mutant!(BlocklistIgnored) {
             let text = format!("client {} is blocklisted", op.request.client);
             return self.fail(ctx, id, ErrorCode::Fenced, &text);
         }
@@ -284,7 +284,7 @@ impl Pg {
     }
 
     fn answer_duplicate(&mut self, ctx: &mut PgContext<'_>, id: u64, found: FoundRequest) {
-        if found.version > self.committed_to {
+        if found.version > self.committed_to && !mutant!(DupAckedEarly) {
             if let Some(op) = self.pipeline.ops.get_mut(&id) {
                 op.stage = Stage::Duplicate(found.version);
             }

@@ -13,7 +13,7 @@
 use super::{Pg, PgContext, Readiness};
 use crate::ops::{ReadCache, ReadWanted};
 use nacre_maps::Flag;
-use nacre_types::{ClientId, EVersion, Instant, Needs, ObjectId, OsdId, RequestId};
+use nacre_types::{ClientId, EVersion, Instant, Needs, ObjectId, OsdId, RequestId, mutant};
 use nacre_wire::op::{OsdOp, OsdOpReply};
 use nacre_wire::{Data, ErrorCode, Peer};
 use std::collections::{BTreeMap, VecDeque};
@@ -183,7 +183,7 @@ impl Pg {
             let (write, no_wait) = (op.write, op.message.no_wait);
             let wait = if executing || (write && readers > 0) {
                 Some(Needs::EarlierOperations)
-            } else if !write && writers > 0 {
+            } else if !write && writers > 0 && !mutant!(ReadsUncommitted) {
                 Some(Needs::EarlierWrites)
             } else if let Err(reason) = self.gate(ctx, write) {
                 Some(reason)

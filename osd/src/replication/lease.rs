@@ -5,7 +5,7 @@
 //! the new interval (and thereby given them up). Only durations cross the wire; clocks may drift by [`DRIFT_DIVISOR`].
 
 use crate::pg::{Pg, PgContext, State};
-use nacre_types::{Instant, OsdId};
+use nacre_types::{Instant, OsdId, mutant};
 use nacre_wire::messages::{Lease as LeaseMessage, LeaseAck};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,6 +27,9 @@ pub struct Lease {
 impl Lease {
     /// What this OSD promised before it was started is not known: as much as it may have been.
     pub fn after_restart(now: Instant, duration: Duration) -> Lease {
+        if mutant!(LeaseForgottenAtRestart) {
+            return Lease::default();
+        }
         Lease { granted: vec![(None, now + with_drift(duration))], ..Lease::default() }
     }
 
@@ -140,7 +143,7 @@ impl Pg {
 
     pub(crate) fn may_serve_reads(&self, ctx: &PgContext<'_>) -> bool {
         let others = self.members.acting.iter().copied().filter(|&osd| osd != self.me);
-        ctx.now < self.lease.valid_until(others, ctx.config.tunables.lease_duration)
+        ctx.now < self.lease.valid_until(others, ctx.config.tunables.lease_duration) || mutant!(LeaseIgnored)
     }
 
     /// Members whose promise is missing or has run out.
@@ -152,7 +155,8 @@ impl Pg {
 
     /// Until when leases of earlier intervals keep this primary from serving.
     pub(crate) fn prior_lease_end(&self, now: Instant) -> Option<Instant> {
-        self.lease.prior_end(now, |osd| osd == self.me || self.lease.prior.contains_key(&osd))
+        let end = self.lease.prior_end(now, |osd| osd == self.me || self.lease.prior.contains_key(&osd));
+        end.filter(|_| !mutant!(PriorLeaseIgnored))
     }
 }
 

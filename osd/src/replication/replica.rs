@@ -3,7 +3,7 @@
 use crate::log::{Entry, decode_version, encode_version};
 use crate::pg::{Pg, PgContext, State};
 use crate::token::PgPurpose;
-use nacre_types::{EVersion, OsdId};
+use nacre_types::{EVersion, OsdId, mutant};
 use nacre_wire::messages::{LogLevel, RepOp, RepOpReply};
 use nacre_wire::{Data, Transaction};
 
@@ -34,7 +34,7 @@ impl Pg {
             && entries.windows(2).all(|pair| pair[0].version < pair[1].version)
             && first > head
             && decode_version(message.version) == last;
-        if !in_sequence {
+        if !in_sequence && !(mutant!(GapAccepted) && first > head) {
             // One before it was lost; the primary sends both again.
             return;
         }
@@ -53,6 +53,9 @@ impl Pg {
         let object = entries[0].object.head();
         self.apply(ctx, transaction, entries, trim_to, PgPurpose::Replica(last));
         self.recovery_on_write(ctx, &object, &[]);
+        if mutant!(ReplicaAckBeforeCommit) {
+            self.on_replica_commit(ctx, last);
+        }
     }
 
     pub(crate) fn on_replica_commit(&mut self, ctx: &mut PgContext<'_>, version: EVersion) {

@@ -6,7 +6,7 @@ use crate::token::PgPurpose;
 use crate::watch::WatchOutput;
 use bytes::Bytes;
 use nacre_store::StoreError;
-use nacre_types::{EVersion, Instant, ObjectId, OsdId};
+use nacre_types::{EVersion, Instant, ObjectId, OsdId, mutant};
 use nacre_wire::messages::{LogEntry, LogKind, LogLevel, RepOp, RepOpReply};
 use nacre_wire::{Data, Transaction};
 use std::collections::BTreeSet;
@@ -79,6 +79,9 @@ impl Pg {
             }
         };
         self.apply(ctx, transaction, decoded, trim_to, PgPurpose::Write(version));
+        if mutant!(PrimaryAckBeforeCommit) {
+            self.on_own_commit(ctx, version);
+        }
         self.recovery_on_write(ctx, &object, &touched);
     }
 
@@ -166,6 +169,9 @@ impl Pg {
         let durable = |osd: &OsdId| self.peers.get(osd).map_or(EVersion::ZERO, |peer| peer.durable);
         let all = self.replicas().iter().map(durable).chain([self.own_durable]).min();
         let committed = all.unwrap_or_default();
+        let some = self.replicas().iter().map(durable).max();
+        let committed =
+            if mutant!(AckBeforeAll) { some.unwrap_or(committed).min(self.own_durable) } else { committed };
         if committed <= self.committed_to {
             return;
         }

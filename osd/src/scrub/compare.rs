@@ -4,7 +4,7 @@
 //! any copy or the log knows. Where copies that are all of that differ, none is known to be right.
 
 use crate::log::decode_version;
-use nacre_types::{EVersion, OsdId};
+use nacre_types::{EVersion, OsdId, mutant};
 use nacre_wire::messages::ScrubObject;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -73,7 +73,7 @@ pub(super) fn judge(copies: &Copies<'_>, logged: Option<(EVersion, bool)>, prefe
     for (&osd, copy) in copies {
         let fault = match copy {
             None => Fault::Absent,
-            Some(copy) if copy.read_error || !copy.bad_blocks.is_empty() => {
+            Some(copy) if (copy.read_error || !copy.bad_blocks.is_empty()) && !mutant!(ScrubTakesBadCopy) => {
                 Fault::ReadError { blocks: copy.bad_blocks.clone() }
             }
             Some(copy) if decode_version(copy.version) != wanted => {
@@ -106,7 +106,7 @@ fn difference(a: &ScrubObject, b: &ScrubObject) -> Option<&'static str> {
         Some("size")
     } else if a.attrs_digest != b.attrs_digest {
         Some("xattr digest")
-    } else if a.data_crc != b.data_crc {
+    } else if a.data_crc != b.data_crc && !mutant!(ScrubTakesBadCopy) {
         Some("data digest")
     } else if a.omap_digest != b.omap_digest {
         Some("omap digest")

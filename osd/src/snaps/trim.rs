@@ -5,7 +5,7 @@ use crate::ops::{INFO_ATTR, Mutation, ObjectInfo, SNAPSET_ATTR, wire_version};
 use bytes::Bytes;
 use nacre_maps::Pool;
 use nacre_store::{ObjectStore, StoreError};
-use nacre_types::{EVersion, ObjectId, PgId, SnapId};
+use nacre_types::{EVersion, ObjectId, PgId, SnapId, mutant};
 use nacre_wire::messages::{LogEntry, LogKind};
 use nacre_wire::transaction::Pair;
 use nacre_wire::{ObjectName, Transaction};
@@ -50,7 +50,8 @@ pub fn trim(
         return Ok(None);
     };
     let mut set: SnapSet = super::load(store, &head, &head_info)?;
-    let kept: Vec<u64> = info.snaps.iter().copied().filter(|&s| !pool.snap_is_removed(SnapId(s))).collect();
+    let keep = |snap: &u64| !pool.snap_is_removed(SnapId(*snap)) && !mutant!(TrimTakesClone);
+    let kept: Vec<u64> = info.snaps.iter().copied().filter(keep).collect();
     let Some(at) = set.clones.iter().position(|c| c.id == clone.snap.0) else {
         return Err(StoreError::Corrupt(format!("{head} does not know its clone {clone}")));
     };

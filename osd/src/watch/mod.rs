@@ -5,7 +5,7 @@
 //! and gets the notifications it may have missed when it registers again before.
 
 use bytes::Bytes;
-use nacre_types::{ClientId, Instant, ObjectId, RequestId};
+use nacre_types::{ClientId, Instant, ObjectId, RequestId, mutant};
 use nacre_wire::op::{NotifyAckFrom, NotifyReply, WatchEvent};
 use nacre_wire::{ErrorCode, ObjectName, OpError, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -147,6 +147,9 @@ impl Registry {
             }
         }
         let waiting: BTreeSet<WatcherId> = self.watchers(object).into_iter().collect();
+        if mutant!(NotifyLost) {
+            self.out.retain(|output| !matches!(output, WatchOutput::Send { .. }));
+        }
         let deadline = now + Duration::from_millis(clamp(timeout_ms));
         let (object, reply) = (object.clone(), NotifyReply::default());
         let notify = PendingNotify { object, request, payload, waiting, reply, deadline };

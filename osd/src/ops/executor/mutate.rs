@@ -6,7 +6,7 @@ use crate::ops::info::{INFO_ATTR, ObjectInfo, SNAPSET_ATTR, USER_PREFIX, prefixe
 use crate::ops::limits::{check_key, check_omap_value, check_xattr_value, end_of, fail};
 use crate::snaps;
 use bytes::Bytes;
-use nacre_types::{EVersion, SnapId};
+use nacre_types::{EVersion, SnapId, mutant};
 use nacre_wire::messages::{LogEntry, LogKind};
 use nacre_wire::op::{BreakLock, Extent, Key, KeyList, Lock, PairList};
 use nacre_wire::transaction::{DATA_BYTES_MAX, OBJECT_BYTES_MAX, Pair};
@@ -33,7 +33,7 @@ impl Executor<'_> {
         let unseen = context.snaps.iter().copied().take_while(|&snap| snap > seen);
         let mut snaps: Vec<u64> = unseen.filter(|&snap| !pool.snap_is_removed(SnapId(snap))).collect();
         snaps.reverse();
-        if self.view.exists && !snaps.is_empty() {
+        if self.view.exists && !snaps.is_empty() && !mutant!(CloneNotMade) {
             self.clone_head(snaps, snapped)?;
         }
         self.snapset()?.seq = context.seq;
