@@ -4,6 +4,7 @@
 //! **Architecture Invariant:** this crate depends on nothing of ours and does no I/O. Time is a parameter
 //! ([`Instant`]), randomness is a seed ([`Rng`]).
 
+mod buggify;
 pub mod checksum;
 mod entity;
 mod hash;
@@ -17,6 +18,9 @@ mod time;
 mod version;
 mod wait;
 
+#[cfg(feature = "testing")]
+pub use buggify::{arm, disarm};
+pub use buggify::{buggify, reached};
 pub use checksum::{BLOCK, BLOCK_U64};
 pub use entity::{EntityName, EntityNameError};
 pub use hash::{fnv1a64, object_hash, stable_mod};
