@@ -55,6 +55,8 @@ pub struct OsdInfo {
     /// It has been up at least once.
     #[prost(bool, tag = "18")]
     pub booted: bool,
+    #[prost(uint64, tag = "19")]
+    created: u64,
 }
 
 impl OsdInfo {
@@ -65,6 +67,16 @@ impl OsdInfo {
             primary_affinity: AFFINITY_ONE,
             ..OsdInfo::default()
         }
+    }
+
+    /// Made in `epoch`: whatever had the number before was purged.
+    pub fn created_in(self, epoch: Epoch) -> OsdInfo {
+        OsdInfo { created: epoch.0, ..self }
+    }
+
+    /// Epoch in which it was made; zero if that was not recorded.
+    pub fn created(&self) -> Epoch {
+        Epoch(self.created)
     }
 
     pub fn is_in(&self) -> bool {

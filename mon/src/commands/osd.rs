@@ -40,7 +40,8 @@ pub(super) fn new(draft: &mut Draft<'_>, _: &Context<'_>, args: &Args) -> Result
     if draft.osd_ids().len() >= OSDS_MAX {
         return Err(Failure::invalid(format!("there are {OSDS_MAX} OSDs already")));
     }
-    draft.step.osds.insert(id, Some(OsdInfo::new(uuid)));
+    let info = OsdInfo::new(uuid).created_in(draft.epoch());
+    draft.step.osds.insert(id, Some(info));
     let entity = EntityName::Osd(id);
     if draft.auth(&entity).is_none() {
         let read = "allow r"

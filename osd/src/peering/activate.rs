@@ -5,6 +5,7 @@ use crate::log::{BackfillMark, encode_version};
 use crate::pg::{Pg, PgContext, State};
 use crate::token::PgPurpose;
 use nacre_types::{OsdId, mutant};
+use nacre_types::buggify;
 use nacre_wire::Transaction;
 use nacre_wire::messages::{PgActivate, PgActivated, PgQuery, PgRemove};
 use std::collections::BTreeSet;
@@ -54,13 +55,14 @@ impl Pg {
         for osd in waiting.into_iter().filter(|&osd| osd != self.me) {
             let since = self.peers.get(&osd).and_then(|peer| peer.common);
             let (tail, entries) = self.log.encode_after(since);
-            let count = entries.len().div_ceil(LOG_PIECE).max(1);
+            let most = if buggify("osd: activation in small pieces") { 2 } else { LOG_PIECE };
+            let count = entries.len().div_ceil(most).max(1);
             let mut entries = entries.into_iter();
             for piece in 1..=count {
                 let message = PgActivate {
                     interval: self.interval().0,
                     info: Some(self.info.encode()),
-                    entries: entries.by_ref().take(LOG_PIECE).collect(),
+                    entries: entries.by_ref().take(most).collect(),
                     tail: encode_version(tail),
                     past_intervals: self.past.encode(),
                     start_backfill: since.is_none(),

@@ -1,6 +1,6 @@
 //! GetInfo and Down: hear from everybody whose word counts.
 
-use super::PriorSet;
+use super::{PriorSet, prior_set::Witness};
 use crate::log::{Info, PastIntervals};
 use crate::pg::{Pg, PgContext, PgPeer, State};
 use nacre_maps::OsdMap;
@@ -14,7 +14,7 @@ impl Pg {
     pub(crate) fn start_get_info(&mut self, ctx: &mut PgContext<'_>) {
         assert!(self.is_primary());
         self.want_up_thru(ctx);
-        let prior = if !self.past_known { self.discovery_set(&ctx.map) } else { self.prior_set(&ctx.map) };
+        let prior = if !self.past_known { self.discovery_set(&ctx.map) } else { self.prior_set(ctx) };
         let waiting: BTreeSet<OsdId> =
             prior.probe.iter().copied().filter(|osd| !self.peers.contains_key(osd)).collect();
         self.probe = prior.probe.clone();
@@ -30,9 +30,11 @@ impl Pg {
         }
     }
 
-    pub(crate) fn prior_set(&self, map: &OsdMap) -> PriorSet {
-        let members = &self.members;
-        PriorSet::build(self.me, map, &members.up, &members.acting, &self.past, &self.info.history)
+    pub(crate) fn prior_set(&self, ctx: &PgContext<'_>) -> PriorSet {
+        let peers = self.peers.iter().map(|(&osd, peer)| (osd, Witness::of(&peer.info, peer.store_since)));
+        let own = (self.me, Witness::of(&self.info, ctx.store_since));
+        let witnesses = peers.chain([own]).collect();
+        PriorSet::build(self.me, &ctx.map, &self.members, &self.past, &self.info.history, &witnesses)
     }
 
     /// This OSD knows nothing of the PG, or missed maps. Whoever ran since the pool was made may know more; only when all of
@@ -78,12 +80,12 @@ impl Pg {
         let past = notify.past_known.then_some(&notify.past_intervals[..]);
         let learned = self.learn_history(ctx, &info, past);
         if self.is_active() || matches!(self.state(), State::Activating { .. }) {
-            return self.on_stray(ctx, from, info);
+            return self.on_stray(ctx, from, info, Epoch(notify.store_since));
         }
         let first = !self.peers.contains_key(&from);
         if first {
             let run = ctx.map.osd(from).map(|osd| osd.up_from()).unwrap_or_default();
-            self.peers.insert(from, PgPeer::new(info, run));
+            self.peers.insert(from, PgPeer::new(info, run, Epoch(notify.store_since)));
         }
         match self.state().clone() {
             State::GetInfo { .. } | State::Down { .. } | State::Incomplete { .. } if learned => {
@@ -97,7 +99,7 @@ impl Pg {
                     self.enter(ctx, State::GetInfo { waiting, discovery });
                 }
             }
-            State::Incomplete { .. } if first => self.start_get_info(ctx),
+            State::Incomplete { .. } | State::Down { .. } if first => self.start_get_info(ctx),
             _ => {}
         }
     }
@@ -126,7 +128,13 @@ impl Pg {
     }
 
     fn heard_from_all(&mut self, ctx: &mut PgContext<'_>) {
-        if !self.past_known {
+        if self.past_known {
+            let prior = self.prior_set(ctx);
+            if prior.is_down() {
+                self.blocking = prior.blocking;
+                return self.enter(ctx, State::Down { blocked_by: prior.blocked_by });
+            }
+        } else {
             // Every OSD that could know more has said that it does not.
             self.past_known = true;
             if !self.info.exists {
@@ -140,7 +148,7 @@ impl Pg {
     }
 
     /// Active: a copy that is no member makes itself known. It goes once nobody needs it.
-    fn on_stray(&mut self, ctx: &mut PgContext<'_>, from: OsdId, info: Info) {
+    fn on_stray(&mut self, ctx: &mut PgContext<'_>, from: OsdId, info: Info, store_since: Epoch) {
         if self.members.is_member(from) || self.backfill_targets.contains(&from) {
             return;
         }
@@ -150,7 +158,7 @@ impl Pg {
         }
         let known = self.peers.contains_key(&from);
         let run = ctx.map.osd(from).map(|osd| osd.up_from()).unwrap_or_default();
-        self.peers.entry(from).or_insert_with(|| PgPeer::new(info, run));
+        self.peers.entry(from).or_insert_with(|| PgPeer::new(info, run, store_since));
         if self.is_active() && self.clean {
             self.remove_strays(ctx);
         } else if !known {
@@ -161,7 +169,7 @@ impl Pg {
 }
 
 impl PgPeer {
-    pub(crate) fn new(info: Info, run: Epoch) -> PgPeer {
+    pub(crate) fn new(info: Info, run: Epoch, store_since: Epoch) -> PgPeer {
         let missing_known = info.exists && info.missing_count == 0;
         PgPeer {
             info,
@@ -170,6 +178,7 @@ impl PgPeer {
             missing_known,
             common: None,
             run,
+            store_since,
         }
     }
 }

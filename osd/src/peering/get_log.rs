@@ -4,6 +4,7 @@ use super::LOG_PIECE;
 use crate::log::{MissingSet, PgLog, decode_version, encode_version, merge_authoritative, persist};
 use crate::pg::{Pg, PgContext, State};
 use nacre_types::{EVersion, Needs, OsdId};
+use nacre_types::buggify;
 use nacre_wire::Transaction;
 use nacre_wire::messages::{self, LogLevel, PgLogRequest};
 
@@ -69,15 +70,16 @@ impl Pg {
         let since = (!request.full && self.log.reaches(since)).then_some(since);
         let (tail, entries) = self.log.encode_after(since);
         let missing = self.missing.encode();
-        let count = entries.len().max(missing.len()).div_ceil(LOG_PIECE).max(1);
+        let most = if buggify("osd: log sent in small pieces") { 2 } else { LOG_PIECE };
+        let count = entries.len().max(missing.len()).div_ceil(most).max(1);
         let (mut entries, mut missing) = (entries.into_iter(), missing.into_iter());
         for piece in 1..=count {
             let reply = messages::PgLog {
                 interval: self.interval().0,
                 info: Some(self.info.encode()),
-                entries: entries.by_ref().take(LOG_PIECE).collect(),
+                entries: entries.by_ref().take(most).collect(),
                 tail: encode_version(tail),
-                missing: missing.by_ref().take(LOG_PIECE).collect(),
+                missing: missing.by_ref().take(most).collect(),
                 more: piece < count,
             };
             self.send(ctx, from, reply);

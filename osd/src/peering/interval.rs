@@ -121,7 +121,7 @@ impl Pg {
         match self.state().clone() {
             State::Down { .. } | State::Incomplete { .. } => self.start_get_info(ctx),
             State::GetInfo { .. } => {
-                let prior = if self.past_known { self.prior_set(&map) } else { Default::default() };
+                let prior = if self.past_known { self.prior_set(ctx) } else { Default::default() };
                 if !gone.is_empty() || prior.is_down() || self.probe.iter().any(|&osd| !map.is_up(osd)) {
                     self.start_get_info(ctx);
                 }

@@ -22,6 +22,7 @@ impl Pg {
             lease_remaining_ns: remaining.as_nanos() as u64,
             lease_holder_plus_one: holder.map_or(0, |osd| osd.0.saturating_add(1)),
             past_known: self.past_known,
+            store_since: ctx.store_since.0,
         }
     }
 

@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub struct PgContext<'a> {
     pub now: Instant,
     pub wall_ms: u64,
+    /// Epoch in which this OSD's store was first up.
+    pub store_since: Epoch,
     pub map: Arc<OsdMap>,
     pub config: &'a OsdConfig,
     pub store: &'a mut dyn ObjectStore,

@@ -217,6 +217,9 @@ pub struct PgNotify {
     /// Whether the sender's past intervals cover all since the PG was last clean; it may have missed maps.
     #[prost(bool, tag = "6")]
     pub past_known: bool,
+    /// Epoch in which the sender's store was first up: of what was before it knows nothing. 0: always, as far as it knows.
+    #[prost(uint64, tag = "7")]
+    pub store_since: u64,
 }
 
 /// A primary asks for a peer's log and missing set. Answered by [`PgLog`].
