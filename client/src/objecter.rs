@@ -20,6 +20,7 @@ use call::State;
 use maps::Following;
 use nacre_maps::{MonMap, OsdMap};
 use nacre_types::{Epoch, Instant, Machine, Needs, ObjectId, OsdId, Outbox, PoolId, RequestId, Rng, mutant};
+use nacre_types::buggify;
 use nacre_wire::{Address, ErrorCode, Message, OpError, Packet, SessionId};
 use route::{Routed, route};
 use std::collections::btree_map::Entry;
@@ -348,7 +349,8 @@ impl Objecter {
     fn back_off(&mut self, now: Instant, seq: u64) {
         let Some(call) = self.calls.get_mut(&seq) else { return };
         let wait = BACKOFF_MIN * (1 << call.attempts.saturating_sub(1).min(6));
-        let until = now + wait.min(BACKOFF_MAX);
+        let longer = if buggify("client: long back-off") { BACKOFF_MAX * 3 } else { Duration::ZERO };
+        let until = now + wait.min(BACKOFF_MAX) + longer;
         call.state = State::Backoff { until };
         self.next_retry = earliest(self.next_retry, Some(until));
     }
@@ -477,6 +479,8 @@ impl Objecter {
                 State::Backoff { until } => self.next_retry = earliest(self.next_retry, Some(*until)),
                 State::Sent(_) => {
                     let silence = RESEND_AFTER * (1 << call.attempts.saturating_sub(1).min(3));
+                    let hurry = buggify("client: early resend");
+                    let silence = if hurry { silence / 20 } else { silence };
                     if call.sent_at + silence <= now {
                         again.push(seq);
                     }

@@ -16,6 +16,7 @@ use crate::commands::QuorumView;
 use crate::config::MonConfig;
 use crate::error::OpenError;
 use crate::event::{MonEffect, MonEvent, Write};
+use crate::explain::Signs;
 use crate::forward::Forward;
 use crate::leader::{Frame, Leader, Origin};
 use crate::quorum::{self, Quorum};
@@ -25,6 +26,7 @@ use crate::session::Sessions;
 use bytes::Bytes;
 use nacre_maps::{AuthMap, MonMap, OsdMap};
 use nacre_types::{EntityName, Instant, Machine, Outbox};
+use nacre_types::buggify;
 use nacre_wire::messages::{CommandReply, LogLevel, MonHello, MonRaft};
 use nacre_wire::{Address, Packet};
 use prost::Message as _;
@@ -61,6 +63,7 @@ pub struct Mon {
     next_hello: Instant,
     /// When a leader was last known.
     led_at: Instant,
+    signs: Signs,
     next_sign: u64,
     log_silenced: BTreeMap<String, Instant>,
 }
@@ -104,6 +107,7 @@ impl Mon {
             next_tick: now,
             next_hello: now,
             led_at: now,
+            signs: Signs::default(),
             next_sign: 0,
             log_silenced: BTreeMap::new(),
         })
@@ -268,7 +272,8 @@ impl Mon {
             self.serve_reads(now, out);
             moved |= self.propose(now, out);
             let limits = &self.config.checkpoint;
-            if self.quorum.checkpoint_is_due(limits.entries_max, limits.bytes_max) {
+            let early = if buggify("mon: early checkpoint") { 2 } else { u64::MAX };
+            if self.quorum.checkpoint_is_due(limits.entries_max.min(early), limits.bytes_max) {
                 let (token, writes) = self.quorum.checkpoint(self.service.encode(), limits.entries_kept);
                 out.push(MonEffect::Persist { token, writes });
             }

@@ -20,6 +20,7 @@ use crate::recovery::{PushPurpose, family, usable_version};
 use bytes::Bytes;
 use nacre_store::StoreError;
 use nacre_types::{EVersion, Instant, ObjectId, OsdId, mutant};
+use nacre_types::buggify;
 use nacre_wire::ObjectName;
 use nacre_wire::messages::{BackfillDigest, BackfillProgress, BackfillScan, LogLevel, ObjectVersion};
 use std::collections::{BTreeMap, BTreeSet};
@@ -201,7 +202,8 @@ impl Pg {
         end: &[u8],
         mut theirs: BTreeMap<ObjectId, EVersion>,
     ) -> Result<Window, StoreError> {
-        let (ours, end) = self.list_families(ctx, mark, end, WINDOW_OBJECTS)?;
+        let most = if buggify("osd: small backfill window") { 2 } else { WINDOW_OBJECTS };
+        let (ours, end) = self.list_families(ctx, mark, end, most)?;
         let mut window = Window { last: end.is_empty(), objects: ours.len() as u64, ..Window::default() };
         if !window.last {
             theirs.retain(|object, _| object.key().as_slice() <= end.as_ref());
@@ -227,7 +229,8 @@ impl Pg {
             let idle = |object: &&ObjectId| {
                 !self.recovery.active.contains_key(*object) && !self.missing.contains(object)
             };
-            if window.in_flight.len() >= TARGET_OBJECTS_MAX || !self.backfill_is_granted(osd) {
+            let most = if buggify("osd: one backfill push at a time") { 1 } else { TARGET_OBJECTS_MAX };
+            if window.in_flight.len() >= most || !self.backfill_is_granted(osd) {
                 return;
             }
             let Some(object) = window.pending.iter().find(idle).cloned() else { break };

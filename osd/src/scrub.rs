@@ -20,6 +20,7 @@ use bytes::Bytes;
 use compare::{Copies, Verdict};
 use nacre_maps::Flag;
 use nacre_types::{EVersion, Instant, Needs, ObjectId, OsdId};
+use nacre_types::buggify;
 use nacre_wire::messages::{LogLevel, ScrubMap, ScrubObject, ScrubRequest};
 use nacre_wire::{ErrorCode, ObjectName, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
@@ -238,7 +239,11 @@ impl Pg {
         if run.chunk.is_some() {
             return;
         }
-        let max = if run.deep { DEEP_CHUNK_OBJECTS } else { CHUNK_OBJECTS };
+        let max = match run.deep {
+            _ if buggify("osd: small scrub chunk") => 1,
+            true => DEEP_CHUNK_OBJECTS,
+            false => CHUNK_OBJECTS,
+        };
         let end = match self.list_families(ctx, &run.mark, b"", max) {
             Ok((_, end)) => end,
             Err(error) => return self.recovery_store_failed(ctx, &error),

@@ -14,6 +14,7 @@ use crate::store::Store;
 use crate::{Kv, KvError, KvOp};
 use nacre_types::checksum::BLOCK_U64;
 use nacre_types::mutant;
+use nacre_types::buggify;
 
 /// A checkpoint under way, with the record it covers and the position after that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -52,7 +53,9 @@ impl<K: Kv> Store<K> {
             if !self.deferred.is_writing() {
                 self.flush_for_checkpoint();
             }
-        } else if self.deferred.ready_bytes() > self.config.writeback_bytes {
+        } else if self.deferred.ready_bytes() > self.config.writeback_bytes
+            || (self.deferred.ready_bytes() > 0 && buggify("store: early write-back"))
+        {
             self.start_round();
         }
     }
@@ -63,6 +66,9 @@ impl<K: Kv> Store<K> {
             return false;
         }
         let used = journal.head - journal.tail;
+        if buggify("store: early checkpoint") {
+            return true;
+        }
         let stuck = journal.in_flight.is_none()
             && self.overlay.layers[0].transactions > 0
             && self.overlay.layers[0].record_bytes() > journal.room();
@@ -87,17 +93,31 @@ impl<K: Kv> Store<K> {
     }
 
     /// Issues the round's writes that no read holds back, a few at a time: a commit's flush waits for every write
-    /// emitted before it.
-    fn issue_writes(&mut self) {
+    /// emitted before it. While a record is under way they wait for the next, so that they go to the device with it,
+    /// behind its flush.
+    pub(crate) fn issue_writes(&mut self) {
+        if self.journal.in_flight.is_none() || self.is_pressed() {
+            self.issue_some_writes();
+        }
+    }
+
+    /// Issues as many of the round's writes as may be under way, once half of those have ended.
+    pub(crate) fn issue_some_writes(&mut self) {
         // Gently while there is room for more; with all force before commits have to wait for it.
-        let hurry = self.deferred.total_bytes() > self.config.deferred_bytes_max / 2;
-        let share = if hurry { 1 } else { 4 };
+        let share = if self.is_pressed() { 1 } else { 4 };
         let in_flight_max = (self.config.writeback_in_flight_max / share).max(1);
+        if self.deferred.outstanding() > in_flight_max / 2 {
+            return;
+        }
         for (first, segments) in self.deferred.issue(in_flight_max) {
             self.stats.deferred_writes += 1;
             self.stats.deferred_bytes += segments.len() as u64 * BLOCK_U64;
             self.io.write(Purpose::WriteBack, first * BLOCK_U64, segments);
         }
+    }
+
+    fn is_pressed(&self) -> bool {
+        self.deferred.total_bytes() > self.config.deferred_bytes_max / 2
     }
 
     pub(crate) fn write_back_done(&mut self) {
@@ -127,9 +147,11 @@ impl<K: Kv> Store<K> {
         let (seq, position) = if mutant!(CheckpointEarly) { self.journal.committed } else { (seq, position) };
         let checkpointed = Checkpointed { seq, position, incarnation: self.journal.incarnation };
         let value = state::encode(&checkpointed);
-        let written = self.kv.write(vec![KvOp::Put { key: keys::CHECKPOINTED.to_vec(), value }]);
+        let written = self
+            .write_index(Vec::new())
+            .and_then(|()| Ok(self.kv.write(vec![KvOp::Put { key: keys::CHECKPOINTED.to_vec(), value }])?));
         if let Err(error) = written {
-            return self.fail(error.into());
+            return self.fail(error);
         }
         // One at a time, so any number that is not the last one's will do.
         let token = seq;

@@ -7,6 +7,7 @@ use crate::journal::record::{self, Stamp};
 use crate::store::{InFlight, Store};
 use crate::{Kv, KvOp, StoreError, StoreEvent};
 use nacre_types::mutant;
+use nacre_types::buggify;
 
 impl<K: Kv> Store<K> {
     /// Writes the oldest record that waits, if the one before it is durable and there is room.
@@ -53,6 +54,7 @@ impl<K: Kv> Store<K> {
         self.stats.journal_writes += 1;
         self.stats.journal_bytes += total;
         self.stats.flushes += 1;
+        self.issue_some_writes();
     }
 
     /// A part of the record in flight, or its flush, has ended.
@@ -83,21 +85,19 @@ impl<K: Kv> Store<K> {
         self.check(result);
         self.maintain();
         self.launch();
+        self.issue_writes();
     }
 
-    /// The oldest layer is durable: the index gets it, and its payload waits to be written back.
+    /// The oldest layer is durable: its changes are on their way to the index, its payload waits to be written back.
     fn commit(&mut self, seq: u64, end: u64) -> Result<(), StoreError> {
         let layer = self.overlay.layers.pop_front().expect("the layer in flight");
         assert_eq!(layer.seq, seq, "records commit in order");
-        let applied = Applied { seq, position: end, next_number: self.next_number };
-        let mut ops = Vec::with_capacity(layer.kv.len() + layer.ranges.len() + 1);
-        ops.extend(layer.kv.into_iter().map(|(key, value)| match value {
-            Some(value) => KvOp::Put { key, value },
-            None => KvOp::Delete { key },
-        }));
-        ops.extend(layer.ranges.into_iter().map(|(first, end)| KvOp::DeleteRange { first, end }));
-        ops.push(KvOp::Put { key: keys::APPLIED.to_vec(), value: state::encode(&applied) });
-        self.kv.write(ops)?;
+        self.applied = Applied { seq, position: end, next_number: self.next_number };
+        self.overlay.settle(layer.kv, layer.kv_bytes);
+        let many = self.overlay.settled.bytes > self.config.settled_bytes_max;
+        if many || !layer.ranges.is_empty() || buggify("store: index written at once") {
+            self.write_index(layer.ranges)?;
+        }
         for (block, (bytes, _)) in layer.payload {
             self.deferred.insert(block, bytes);
         }
@@ -110,5 +110,18 @@ impl<K: Kv> Store<K> {
         }
         self.events.extend(layer.tokens.into_iter().map(|token| StoreEvent::Committed { token }));
         Ok(())
+    }
+
+    /// Hands all that has settled to the index, with the position it stands for.
+    pub(crate) fn write_index(&mut self, ranges: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), StoreError> {
+        let settled = std::mem::take(&mut self.overlay.settled);
+        let mut ops = Vec::with_capacity(settled.kv.len() + ranges.len() + 1);
+        ops.extend(settled.kv.into_iter().map(|(key, value)| match value {
+            Some(value) => KvOp::Put { key, value },
+            None => KvOp::Delete { key },
+        }));
+        ops.extend(ranges.into_iter().map(|(first, end)| KvOp::DeleteRange { first, end }));
+        ops.push(KvOp::Put { key: keys::APPLIED.to_vec(), value: state::encode(&self.applied) });
+        Ok(self.kv.write(ops)?)
     }
 }

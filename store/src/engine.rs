@@ -13,6 +13,7 @@ use crate::{
 use bytes::Bytes;
 use nacre_types::checksum::BLOCK_U64;
 use nacre_types::{ObjectId, PgId};
+use nacre_types::buggify;
 use nacre_wire::Transaction;
 
 impl<K: Kv> Store<K> {
@@ -29,7 +30,8 @@ impl<K: Kv> ObjectStore for Store<K> {
         if self.failed {
             return;
         }
-        if self.overlay.top().record_bytes() > self.record_bytes_max() {
+        let full = self.overlay.top().record_bytes() > self.record_bytes_max();
+        if full || (self.overlay.top().transactions > 0 && buggify("store: short record")) {
             self.overlay.push_layer();
         }
         let result = self.apply(&transaction);

@@ -10,6 +10,7 @@ use crate::service::Service;
 use crate::session::osdmaps_after;
 use bytes::Bytes;
 use nacre_types::{EntityName, Epoch, Instant, OsdId};
+use nacre_types::buggify;
 use nacre_wire::messages::{
     ClusterLog, LogLevel, LogLine, MapRequest, MonCheckpoint, MonForward, MonForwardReply, MonRaft, Refused,
 };
@@ -32,6 +33,7 @@ impl Mon {
         if !self.service.auth.contains(&from.entity) {
             return self.refuse_unknown(now, &from, &packet, out);
         }
+        self.signs.note(now, &from.entity, &packet.message);
         match packet.message {
             Message::Subscribe(ref request) => {
                 if !self.sessions.subscribe(&from, request) {
@@ -72,6 +74,19 @@ impl Mon {
             // We know nobody yet ourselves.
             let text = "this monitor has not joined its cluster yet: ask another one";
             return self.refuse(from, packet, ErrorCode::TryAgain, text, out);
+        }
+        if self.leader_name().is_none() {
+            // It may have been made meanwhile by those that this monitor does not hear.
+            let text = format!(
+                "{} is not known to mon.{}, which knows of no quorum now and may be behind: ask another monitor",
+                from.entity, self.config.name
+            );
+            if let Message::Command(_) = packet.message {
+                let failure = Failure::new(ErrorCode::NoQuorum, text);
+                let packet = self.packet(reply_of(Err(failure))).request(packet.request);
+                return out.push(MonEffect::Send { to: Address::Session(from.session), packet });
+            }
+            return self.refuse(from, packet, ErrorCode::TryAgain, &text, out);
         }
         self.log_sometimes(now, out, &format!("unknown {}", from.entity), text.clone());
         if let Message::Command(_) = packet.message {
@@ -280,7 +295,8 @@ impl Mon {
 
     /// At the leader. An error if the sender is not who the message speaks of.
     fn daemon_message(&mut self, now: Instant, entity: &EntityName, message: &Message) -> Result<(), String> {
-        let wait = Duration::from_millis(self.config.batch.wait_ms);
+        let slow = if buggify("mon: slow batch") { 20 } else { 1 };
+        let wait = Duration::from_millis(self.config.batch.wait_ms) * slow;
         let full = self.leader.as_ref().is_some_and(|l| l.queued() >= self.config.batch.queued_max);
         let wall_ms = self.wall_ms(now);
         if !self.service.auth.contains(entity) {

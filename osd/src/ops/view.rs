@@ -6,6 +6,7 @@ use super::overlay::Overlay;
 use bytes::Bytes;
 use nacre_store::{ObjectStore, StoreError};
 use nacre_types::ObjectId;
+use nacre_types::buggify;
 use nacre_wire::transaction::Pair;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -196,7 +197,8 @@ impl<'a> View<'a> {
                 && let Some(after) = cursor.take()
             {
                 let from = (!after.is_empty()).then_some(&after[..]);
-                let entries = LIST_PAGE_ENTRIES.min(entries_max + 1);
+                let most = if buggify("osd: omap read in small pages") { 1 } else { LIST_PAGE_ENTRIES };
+                let entries = most.min(entries_max + 1);
                 let (found, more) = self.store.omap_list(&self.object, from, prefix, entries)?;
                 cursor = found.last().filter(|_| more).map(|(key, _)| key.clone());
                 page.extend(found);

@@ -4,6 +4,7 @@ use super::{Pg, PgContext};
 use crate::ops;
 use nacre_store::StoreError;
 use nacre_types::ObjectId;
+use nacre_types::buggify;
 use nacre_wire::op::{LIST_ENTRIES_MAX, ListObjects, ObjectList, OsdOpReply};
 use nacre_wire::{Data, ErrorCode, ObjectName};
 use std::collections::BTreeSet;
@@ -47,7 +48,8 @@ impl Pg {
         let in_namespace =
             |object: &ObjectId| list.namespace.as_ref().is_none_or(|only| *only == object.namespace);
         while objects.len() <= wanted {
-            let found = ctx.store.list(&after, inclusive, &end, SCAN)?;
+            let most = if buggify("osd: small listing scan") { 3 } else { SCAN };
+            let found = ctx.store.list(&after, inclusive, &end, most)?;
             let Some(last) = found.last() else { break };
             (after, inclusive) = (last.key(), false);
             for object in found.into_iter().filter(|object| object.snap.is_head() && !self.is_gone(object)) {

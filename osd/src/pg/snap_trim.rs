@@ -6,6 +6,7 @@ use crate::snaps;
 use nacre_maps::SnapRange;
 use nacre_store::StoreError;
 use nacre_types::{Instant, Needs, ObjectId, SnapId};
+use nacre_types::buggify;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -69,7 +70,8 @@ impl Pg {
         }
         self.trimming.done = None;
         self.trimming.next = ctx.now + PAUSE;
-        for _ in 0..CLONES_PER_TURN {
+        let most = if buggify("osd: one clone trimmed per turn") { 1 } else { CLONES_PER_TURN };
+        for _ in 0..most {
             let found = self.next_trim(ctx, pool);
             let (snap, clone) = match found {
                 Ok(Some(found)) => found,

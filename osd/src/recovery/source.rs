@@ -8,6 +8,7 @@ use crate::ops::{INFO_ATTR, ObjectInfo};
 use bytes::Bytes;
 use nacre_store::{ObjectStore, StoreError};
 use nacre_types::{EVersion, Epoch, Instant, ObjectId, OsdId, RangeSet};
+use nacre_types::{BLOCK_U64, buggify};
 use nacre_wire::messages::Push;
 use nacre_wire::op::Extent;
 use nacre_wire::transaction::Pair;
@@ -260,7 +261,8 @@ impl Transfer {
     }
 
     fn take_ranges(&mut self) -> Vec<Extent> {
-        let (mut extents, mut room) = (Vec::new(), PIECE_BYTES_MAX);
+        let most = if buggify("osd: small push") { BLOCK_U64 } else { PIECE_BYTES_MAX };
+        let (mut extents, mut room) = (Vec::new(), most);
         while room > 0
             && extents.len() < PIECE_EXTENTS_MAX
             && let Some((offset, length)) = self.ranges.pop_front()
@@ -277,8 +279,8 @@ impl Transfer {
 
     fn take_omap(&mut self, store: &dyn ObjectStore) -> Result<Vec<Pair>, StoreError> {
         let Omap::After(after) = &self.omap else { return Ok(Vec::new()) };
-        let (pairs, mut more) =
-            store.omap_list(&self.object, after.as_deref(), b"", PIECE_OMAP_ENTRIES_MAX)?;
+        let most = if buggify("osd: small omap push") { 2 } else { PIECE_OMAP_ENTRIES_MAX };
+        let (pairs, mut more) = store.omap_list(&self.object, after.as_deref(), b"", most)?;
         let (mut taken, mut bytes) = (Vec::new(), 0);
         for (key, value) in pairs {
             bytes += key.len() + value.len();
