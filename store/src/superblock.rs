@@ -124,7 +124,7 @@ impl Superblock {
     }
 
     /// Reads back what [`Superblock::encode_block`] wrote, or says what else it is.
-    fn decode_block(block: &[u8]) -> Result<Superblock, String> {
+    pub(crate) fn decode_block(block: &[u8]) -> Result<Superblock, String> {
         let Some((head, rest)) = block.split_first_chunk::<16>() else { return Err("too short".into()) };
         if head.iter().all(|&b| b == 0) {
             return Err("empty".into());

@@ -2,6 +2,7 @@
 //! the simulator.
 
 mod disk;
+pub mod fuzz;
 mod kv;
 mod reference;
 

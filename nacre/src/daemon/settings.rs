@@ -46,7 +46,11 @@ impl Settings {
         let path = dir.join(FILE);
         let text =
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))
+        Settings::parse(&text).with_context(|| format!("{} is not valid", path.display()))
+    }
+
+    pub fn parse(text: &str) -> Result<Settings, toml::de::Error> {
+        toml::from_str(text)
     }
 
     pub fn save(&self, dir: &Path) -> anyhow::Result<()> {
