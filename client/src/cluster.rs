@@ -160,16 +160,27 @@ impl Cluster {
         self.admin(Ask::Osd { osd, admin }).await
     }
 
-    /// The same at an address of one's own knowledge, whatever the map says: an OSD that is down may yet run.
+    /// The same at an address of one's own knowledge, whatever the map says (an OSD that is down may yet run), and not
+    /// waiting for longer than that.
     pub async fn osd_admin_at(
         &self,
         osd: OsdId,
         address: &str,
         command: &str,
         json: &str,
+        timeout: Duration,
     ) -> Result<PgAdminReply> {
         let admin = PgAdmin { command: command.into(), json: json.into() };
-        self.admin(Ask::OsdAt { osd, address: address.into(), admin }).await
+        let ask = Ask::OsdAt { osd, address: address.into(), admin };
+        let Reply::Admin(reply) = self.call(ask, Some(timeout)).await? else { return Err(mixed_up()) };
+        Ok(reply)
+    }
+
+    /// A question to the monitors that is given up after that time.
+    pub async fn ask_monitors(&self, json: &str, timeout: Duration) -> Result<CommandReply> {
+        let ask = Ask::Monitors(Command { json: json.into(), input: bytes::Bytes::new() });
+        let Reply::Command(reply) = self.call(ask, Some(timeout)).await? else { return Err(mixed_up()) };
+        Ok(reply)
     }
 
     /// A question or order for a PG's primary: `query`, `scrub`, `repair`, ...

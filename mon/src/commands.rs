@@ -84,6 +84,7 @@ const TABLE: &[Entry] = &[
     read("fsid", &[], status::fsid),
     read("version", &[], status::version),
     read("versions", &[], status::versions),
+    read("explain", &["osds", "pgid", "entity", "local"], crate::explain::explain),
     read("quorum_status", &[], mon::quorum_status),
     read("mon stat", &[], mon::stat),
     read("mon dump", &[], mon::dump),

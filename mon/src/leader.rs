@@ -14,7 +14,7 @@ mod memory;
 mod osd_work;
 mod upkeep;
 
-pub(crate) use memory::{Memory, PgReport, PoolUse};
+pub(crate) use memory::{BootAsked, Memory, PgReport, PoolUse};
 
 use crate::commands::{self, Context, Handler, Parsed};
 use crate::draft::Draft;
@@ -306,9 +306,14 @@ impl Leader {
     fn carry_out(&mut self, draft: &mut Draft<'_>, frame: &Frame<'_>, work: &Work, flight: &mut InFlight) {
         match work {
             Work::Boot(boot) => {
-                if osd_work::boot(draft, boot) == osd_work::Booted::GoesDownFirst {
+                let booted = osd_work::boot(draft, boot);
+                if booted == osd_work::Booted::GoesDownFirst {
                     flight.again.push(work.clone());
                 }
+                let refused = if let osd_work::Booted::Refused(why) = booted { Some(why) } else { None };
+                let address = boot.address.chars().take(256).collect();
+                let asked = BootAsked { at: frame.now, address, refused };
+                self.memory.boots.insert(OsdId(boot.osd), asked);
             }
             Work::Alive(alive) => osd_work::alive(draft, alive),
             Work::Stopping(stopping) => osd_work::stopping(draft, stopping),

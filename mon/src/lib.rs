@@ -13,6 +13,7 @@ mod config;
 mod draft;
 mod error;
 mod event;
+mod explain;
 mod forward;
 mod health;
 mod leader;

@@ -49,6 +49,12 @@ impl Reports {
         self.about.remove(&osd);
     }
 
+    /// Who complains of an OSD, whether of refused connections, and when last.
+    pub fn about(&self, osd: OsdId) -> impl Iterator<Item = (OsdId, bool, Instant)> + '_ {
+        let reports = self.about.get(&osd).into_iter().flatten();
+        reports.map(|(&by, report)| (by, report.refused, report.at))
+    }
+
     /// Takes a report in. `Some` if the failed OSD is to be marked down.
     pub fn report(
         &mut self,

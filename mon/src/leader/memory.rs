@@ -21,6 +21,15 @@ pub(crate) struct PgReport {
     pub at: Instant,
 }
 
+/// An OSD wants to be marked up.
+#[derive(Clone, Debug)]
+pub(crate) struct BootAsked {
+    pub at: Instant,
+    pub address: String,
+    /// Why it is not done.
+    pub refused: Option<String>,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct OsdReport {
     /// Without the PGs.
@@ -34,6 +43,8 @@ pub(crate) struct Memory {
     pub osds: BTreeMap<OsdId, OsdReport>,
     pub pgs: BTreeMap<PgId, PgReport>,
     pub reports: Reports,
+    /// OSDs that asked to be marked up and are not.
+    pub boots: BTreeMap<OsdId, BootAsked>,
     /// When this leader saw each down OSD down first.
     pub down_since: BTreeMap<OsdId, Instant>,
     /// When it saw each up OSD up first.
@@ -56,6 +67,7 @@ impl Memory {
             osds: BTreeMap::new(),
             pgs: BTreeMap::new(),
             reports: Reports::default(),
+            boots: BTreeMap::new(),
             down_since: BTreeMap::new(),
             up_since: BTreeMap::new(),
         }
@@ -89,6 +101,7 @@ impl Memory {
         self.pgs.retain(|&pg, _| map.pg_exists(pg));
         self.osds.retain(|&osd, _| map.is_up(osd));
         self.reports.retain(map);
+        self.boots.retain(|&osd, boot| !map.is_up(osd) && now.since(boot.at) < STALE_AFTER);
         self.down_since.retain(|&osd, _| map.osd(osd).is_some_and(|info| !info.up));
         self.up_since.retain(|&osd, _| map.is_up(osd));
         for (osd, info) in map.osds() {

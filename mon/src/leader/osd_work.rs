@@ -11,9 +11,11 @@ use raft::eraftpb::ConfChangeType;
 /// Members of an acting set that may be asked for.
 const ACTING_MAX: usize = 16;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Booted {
     Done,
+    /// It stays down, and why: for people who ask.
+    Refused(String),
     /// Another run of it is up: that goes down in this epoch, so that intervals end, and the boot comes after.
     GoesDownFirst,
 }
@@ -24,8 +26,8 @@ pub(crate) fn boot(draft: &mut Draft<'_>, boot: &OsdBoot) -> Booted {
         let text = format!(
             "{id} wants to boot but was never made or is purged: run `nacre osd format` for its disk"
         );
-        draft.log(LogLevel::Warning, "mon", text);
-        return Booted::Done;
+        draft.log(LogLevel::Warning, "mon", text.clone());
+        return Booted::Refused(text);
     };
     if info.uuid != boot.uuid {
         let text = format!(
@@ -33,8 +35,8 @@ pub(crate) fn boot(draft: &mut Draft<'_>, boot: &OsdBoot) -> Booted {
             short(&boot.uuid),
             info.uuid
         );
-        draft.log(LogLevel::Warning, "mon", text);
-        return Booted::Done;
+        draft.log(LogLevel::Warning, "mon", text.clone());
+        return Booted::Refused(text);
     }
     if info.up {
         if info.instance == boot.instance && info.address == boot.address {
@@ -47,8 +49,11 @@ pub(crate) fn boot(draft: &mut Draft<'_>, boot: &OsdBoot) -> Booted {
     if draft.state.osdmap.is_up(id) {
         return Booted::GoesDownFirst;
     }
-    if draft.flags().contains(Flag::NoUp) || boot.address.is_empty() || boot.address.len() > 256 {
-        return Booted::Done;
+    if draft.flags().contains(Flag::NoUp) {
+        return Booted::Refused(format!("the flag {} is set", Flag::NoUp.as_str()));
+    }
+    if boot.address.is_empty() || boot.address.len() > 256 {
+        return Booted::Refused(format!("its address has {} bytes", boot.address.len()));
     }
     if let Err(reason) = placement::boot(draft, boot) {
         draft.log(LogLevel::Warning, "mon", format!("{id} is not put into the CRUSH map: {reason}"));

@@ -25,8 +25,38 @@ impl Mon {
             out.push(MonEffect::Send { to: Address::Session(from.session), packet: reply });
             return;
         }
+        if let Some(reply) = self.explain_here(now, from, &command) {
+            let packet = self.packet(reply).request(packet.request);
+            return out.push(MonEffect::Send { to: Address::Session(from.session), packet });
+        }
         let deadline = now + Duration::from_millis(self.config.commands.timeout_ms);
         self.forward.add(from.session, from.entity.to_string(), packet.request, command, deadline);
+    }
+
+    /// What this monitor alone knows of why something is stuck needs no quorum, and no time.
+    fn explain_here(&self, now: Instant, from: &Peer, command: &Command) -> Option<CommandReply> {
+        if !command.json.contains("\"explain\"") {
+            return None;
+        }
+        let parsed = commands::parse(command).ok().filter(|parsed| parsed.prefix == "explain")?;
+        if !parsed.args.flag("local").unwrap_or(false) {
+            return None;
+        }
+        if let Err(failure) = commands::permit(&self.service, &from.entity, &parsed) {
+            return Some(reply_of(Err(failure)));
+        }
+        let empty = Memory::new(now);
+        let context = Context {
+            now,
+            memory: self.leader.as_ref().map_or(&empty, |leader| &leader.memory),
+            quorum: self.quorum_view(now),
+            version: &self.config.version,
+            entity: &from.entity,
+            cert_pem: None,
+        };
+        let led_ms = now.since(self.led_at).as_millis() as u64;
+        let (handler, args) = (parsed.handler, &parsed.args);
+        Some(reply_of(crate::explain::here(&self.service, &context, &self.signs, led_ms, handler, args)))
     }
 
     /// Gives what is outstanding to whoever leads.
