@@ -139,7 +139,8 @@ impl<K: Kv> Store<K> {
                 let number = onode(&mut object).omap;
                 let layer = self.overlay.top();
                 for pair in &set.pairs {
-                    layer.put(keys::omap(number, &pair.key), Some(pair.value.clone()));
+                    // A copy, here too.
+                    layer.put(keys::omap(number, &pair.key), Some(Bytes::copy_from_slice(&pair.value)));
                 }
             }
             Op::OmapRemove(names) => {

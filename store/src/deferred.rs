@@ -50,6 +50,11 @@ impl Deferred {
         (self.ready.len() + self.writing.len()) * BLOCK
     }
 
+    /// Writes under way.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
     pub fn is_writing(&self) -> bool {
         !self.writing.is_empty()
     }

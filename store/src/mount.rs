@@ -66,6 +66,7 @@ impl<K: Kv> Store<K> {
             events: VecDeque::new(),
             stats: StoreStats::default(),
             next_number: applied.next_number,
+            applied,
             failed: false,
             replayed,
             config,

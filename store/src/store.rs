@@ -4,7 +4,7 @@
 //! submit -> apply (cache, allocator, overlay) -> gathering layer
 //!                                                     | nothing in flight
 //!                                                     v
-//!                         journal write + flush  -> commit: layer -> Kv, payload -> ready
+//!                         journal write + flush  -> commit: layer -> settled -> Kv, payload -> ready
 //!                                                     |                    | enough gathered, or a checkpoint
 //!        direct writes to fresh blocks ---------------+                    v
 //!                                                              write-back in place, sorted
@@ -19,7 +19,7 @@ use crate::deferred::Deferred;
 use crate::index::cache::Cache;
 use crate::index::keys;
 use crate::index::overlay::Overlay;
-use crate::index::state::{self, Checkpointed};
+use crate::index::state::{self, Applied, Checkpointed};
 use crate::io::Io;
 use crate::journal::ring::Ring;
 use crate::merge::Merges;
@@ -40,6 +40,8 @@ pub struct StoreConfig {
     pub deferred_bytes_max: usize,
     /// A record is closed when it has grown to this; waiting transactions go into the next.
     pub record_bytes_max: u64,
+    /// Changes of durable records gather up to here before the index gets them: many change the same keys.
+    pub settled_bytes_max: usize,
     /// Decoded objects kept.
     pub cache_objects: usize,
     /// Decoded extent map shards kept, about 900 bytes each.
@@ -53,6 +55,7 @@ impl Default for StoreConfig {
             writeback_in_flight_max: 64,
             deferred_bytes_max: 96 << 20,
             record_bytes_max: 4 << 20,
+            settled_bytes_max: 256 << 10,
             cache_objects: 32 << 10,
             cache_shards: 64 << 10,
         }
@@ -132,6 +135,8 @@ pub struct Store<K> {
     pub(crate) events: VecDeque<StoreEvent>,
     pub(crate) stats: StoreStats,
     pub(crate) next_number: u64,
+    /// What the last durable record has led to: written to the index with its changes.
+    pub(crate) applied: Applied,
     /// Set by the first error that breaks a promise; nothing happens afterwards.
     pub(crate) failed: bool,
     pub(crate) replayed: ReplayReport,
@@ -179,6 +184,7 @@ impl<K: Kv> Store<K> {
             disk.write_at(block * BLOCK_U64, &bytes)?;
         }
         disk.flush()?;
+        self.write_index(Vec::new())?;
         let (seq, position) = self.journal.committed;
         let checkpointed = Checkpointed { seq, position, incarnation: self.journal.incarnation };
         let value = state::encode(&checkpointed);

@@ -88,8 +88,9 @@ pub fn trim(t: &mut Transaction, trimmed: &Trimmed) {
         return;
     }
     tail(t, trimmed.tail);
-    if let Some(version) = trimmed.forget_to {
-        t.meta_remove_range(vec![LOG], log_key_after(version));
+    if let Some((from, to)) = trimmed.forget {
+        let first = if from == EVersion::ZERO { Bytes::from_static(&[LOG]) } else { log_key_after(from) };
+        t.meta_remove_range(first, log_key_after(to));
     }
 }
 

@@ -46,8 +46,8 @@ pub struct FoundRequest {
 pub struct Trimmed {
     pub tail: EVersion,
     pub entries: usize,
-    /// Records up to here left the dup table too: their keys can go.
-    pub forget_to: Option<EVersion>,
+    /// Records after the first and up to the second version left the dup table too: their keys can go.
+    pub forget: Option<(EVersion, EVersion)>,
 }
 
 /// Entries after `tail`, up to `head`.
@@ -58,6 +58,8 @@ pub struct PgLog {
     entries: VecDeque<Entry>,
     /// Ascending versions, all at or below `tail`.
     dups: VecDeque<Dup>,
+    /// No keys of records up to here are left: none are looked for there. Zero for a log that was just loaded.
+    forgotten_to: EVersion,
     /// Only looked up, never iterated.
     requests: HashMap<RequestId, EVersion>,
 }
@@ -190,7 +192,8 @@ impl PgLog {
             }
         }
         self.tail = self.tail.max(to);
-        Trimmed { tail: self.tail, entries, forget_to: self.bound_dups() }
+        let forget = self.bound_dups().map(|to| (std::mem::replace(&mut self.forgotten_to, to), to));
+        Trimmed { tail: self.tail, entries, forget }
     }
 
     fn bound_dups(&mut self) -> Option<EVersion> {

@@ -29,7 +29,7 @@ const STORE_MEMTABLE_BYTES: usize = 1 << 30;
 const MON_MEMTABLE_BYTES: usize = 4 << 20;
 const ARENA_BYTES: usize = 512 << 10;
 
-/// Files at level 0 beyond which RocksDB slows down and stops writers, that is reactors. Compaction starts at 4; it would
+/// Files at level 0 beyond which RocksDB slows down and stops writers, that is reactors. Compaction starts at 8; it would
 /// have to fall this far behind.
 const L0_SLOWDOWN_FILES: i32 = 200;
 const L0_STOP_FILES: i32 = 400;
@@ -74,7 +74,8 @@ fn common(config: &KvConfig) -> Options {
     options.set_target_file_size_base(16 << 20);
     options.set_max_bytes_for_level_base(64 << 20);
     options.set_level_compaction_dynamic_level_bytes(true);
-    options.set_level_zero_file_num_compaction_trigger(4);
+    // Files at level 0 share many keys: the more of them meet, the less is written twice.
+    options.set_level_zero_file_num_compaction_trigger(8);
     // What was just written is compacted soon: compressing it is for the levels where data stays.
     let mut compression = vec![DBCompressionType::Lz4; 7];
     compression[..2].fill(DBCompressionType::None);

@@ -1,8 +1,9 @@
 //! The endpoint's socket as quinn uses it.
 //!
 //! quinn's own would be watched for room to write all the time, and the kernel reports room whenever a peer has read
-//! anything: many wake-ups for nothing. This one is watched for writing only while it is full. And a receive call that
-//! did not fill its batch has emptied the socket; no second call has to find that out.
+//! anything: many wake-ups for nothing. This one is taken to have room until a send says otherwise, and is watched for
+//! writing only then. And a receive call that did not fill its batch has emptied the socket; no second call has to find
+//! that out.
 #![allow(unsafe_code)]
 
 use quinn::udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
@@ -12,6 +13,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::Interest;
@@ -34,7 +36,7 @@ impl Runtime for Reactor {
         socket.set_nonblocking(true)?;
         let state = UdpSocketState::new((&socket).into())?;
         let socket = watch(socket, Interest::READABLE)?;
-        Ok(Arc::new(EndpointSocket { socket, state }))
+        Ok(Arc::new(EndpointSocket { socket, state, full: AtomicBool::new(false) }))
     }
 
     fn now(&self) -> Instant {
@@ -53,6 +55,8 @@ struct EndpointSocket {
     /// Watched for reading.
     socket: AsyncFd<UdpSocket>,
     state: UdpSocketState,
+    /// The last send found no room.
+    full: AtomicBool,
 }
 
 impl AsyncUdpSocket for EndpointSocket {
@@ -61,7 +65,11 @@ impl AsyncUdpSocket for EndpointSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.state.send(self.socket.get_ref().into(), transmit)
+        let sent = self.state.send(self.socket.get_ref().into(), transmit);
+        if matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            self.full.store(true, Ordering::Relaxed);
+        }
+        sent
     }
 
     fn poll_recv(
@@ -115,6 +123,9 @@ struct Room {
 impl UdpPoller for Room {
     fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let room = self.get_mut();
+        if room.watched.is_none() && !room.socket.full.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
         let watched = match room.watched.take() {
             Some(watched) => watched,
             None => {
@@ -123,6 +134,7 @@ impl UdpPoller for Room {
             }
         };
         if let Poll::Ready(ready) = watched.poll_write_ready(cx) {
+            room.socket.full.store(false, Ordering::Relaxed);
             return Poll::Ready(ready.map(|_| ()));
         }
         room.watched = Some(watched);

@@ -1,8 +1,10 @@
-//! Changes that the index does not hold yet: one layer per journal record, the last still gathering transactions.
+//! Changes that the index does not hold yet: one layer per journal record, the last still gathering transactions, and
+//! below them what the last durable records changed.
 //!
 //! Nothing reaches the `Kv` before its journal record is durable (it may flush by itself at any moment), yet every
-//! answer sees all that was submitted: lookups go through the layers, newest first, then to the `Kv`. A layer is the
-//! atomic unit of the journal, so later changes of a key replace earlier ones within it.
+//! answer sees all that was submitted: lookups go through the layers, newest first, then to what has settled, then to the
+//! `Kv`. A layer is the atomic unit of the journal, so later changes of a key replace earlier ones within it; what has
+//! settled goes to the `Kv` at once, so there too, and a key that every write changes costs little.
 
 use crate::{Kv, KvError};
 use bytes::Bytes;
@@ -70,15 +72,34 @@ impl Layer {
     }
 }
 
+/// Changes of durable records, on their way to the index.
+#[derive(Default, Debug)]
+pub(crate) struct Settled {
+    pub kv: BTreeMap<Vec<u8>, Option<Bytes>>,
+    /// Size of the keys and values that came in, replaced ones included.
+    pub bytes: usize,
+}
+
 /// The layers, oldest first; there is always a last one to add to.
 #[derive(Debug)]
 pub(crate) struct Overlay {
     pub layers: VecDeque<Layer>,
+    pub settled: Settled,
 }
 
 impl Overlay {
     pub fn new(next_seq: u64) -> Overlay {
-        Overlay { layers: VecDeque::from([Layer { seq: next_seq, ..Layer::default() }]) }
+        let layers = VecDeque::from([Layer { seq: next_seq, ..Layer::default() }]);
+        Overlay { layers, settled: Settled::default() }
+    }
+
+    /// The oldest layer's record is durable: takes its changes over.
+    pub fn settle(&mut self, kv: BTreeMap<Vec<u8>, Option<Bytes>>, bytes: usize) {
+        self.settled.bytes += bytes;
+        match self.settled.kv.is_empty() {
+            true => self.settled.kv = kv,
+            false => self.settled.kv.extend(kv),
+        }
     }
 
     /// The layer that gathers.
@@ -103,7 +124,10 @@ impl Overlay {
                 return Ok(value.clone());
             }
         }
-        kv.get(key)
+        match self.settled.kv.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => kv.get(key),
+        }
     }
 
     /// A block's bytes that are not yet written in place, or not known to be.
@@ -123,9 +147,9 @@ impl Overlay {
             return Ok(());
         }
         let mut changes: BTreeMap<&[u8], Option<&Bytes>> = BTreeMap::new();
-        for layer in &self.layers {
+        for kv in std::iter::once(&self.settled.kv).chain(self.layers.iter().map(|layer| &layer.kv)) {
             let range = (std::ops::Bound::Included(first), std::ops::Bound::Excluded(end));
-            changes.extend(layer.kv.range::<[u8], _>(range).map(|(k, v)| (k.as_slice(), v.as_ref())));
+            changes.extend(kv.range::<[u8], _>(range).map(|(k, v)| (k.as_slice(), v.as_ref())));
         }
         let mut changes = changes.into_iter().peekable();
         let mut stopped = false;

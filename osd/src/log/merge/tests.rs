@@ -262,7 +262,7 @@ fn requests_outlive_their_entries_up_to_a_bound() {
     let trimmed = log.trim(target);
     log.check();
     assert_eq!((log.len(), log.dup_count()), (100, DUPS_MAX));
-    assert_eq!(trimmed.forget_to, Some(version(1, 400)));
+    assert_eq!(trimmed.forget, Some((EVersion::ZERO, version(1, 400))));
     assert_eq!(log.find_request(request(400)), None);
     assert_eq!(log.find_request(request(401)).unwrap().answer, "a401");
     assert_eq!(log.find_request(request(total)).unwrap().version, version(1, total));
