@@ -6,5 +6,6 @@ pub mod daemon;
 pub mod mounts;
 pub mod nbd;
 pub mod sample;
+pub mod thrash;
 pub mod tool;
 pub mod writer;

@@ -1,6 +1,9 @@
 //! Development chores: `cargo xtask sim` runs seeds, `cargo xtask tidy` checks what the compiler does not.
 
+mod fuzz;
+mod mutants;
 mod sim;
+mod thrash;
 mod tidy;
 
 use std::process::ExitCode;
@@ -9,6 +12,9 @@ const USAGE: &str = "\
 usage:
   cargo xtask sim [--seeds N] [--from S] [--minutes M]   runs N seeds from S on, for at most M minutes
   cargo xtask sim --seed S [--trace | --hash]            runs one seed
+  cargo xtask sim --mutants [--mutant NAME] [--table]    bugs on purpose, and who catches each
+  cargo xtask fuzz [TARGET] [--seconds N] [--keep]       coverage-guided fuzzing of every decoder, N seconds in all
+  cargo xtask thrash [--minutes M] [--seed S] [--netns]  faults on real processes under fio and an object workload
   cargo xtask tidy                                       architecture and style rules";
 
 fn main() -> ExitCode {
@@ -16,6 +22,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words.split_first() {
         Some((&"sim", rest)) => sim::main(rest),
+        Some((&"fuzz", rest)) => fuzz::main(rest),
+        Some((&"thrash", rest)) => thrash::main(rest),
         Some((&"tidy", [])) => tidy::main(),
         _ => Err(anyhow::anyhow!(USAGE)),
     };
