@@ -1,0 +1,198 @@
+//! The mutation suite: each bug of [`Mutant`] runs under options that give it a chance, seed after seed, until a checker
+//! catches it. One that no checker catches stands for a real bug that none would catch either.
+
+use crate::options::{Faults, Options};
+use crate::run::run;
+use crate::scenario;
+use nacre_types::mutant::{self, Mutant};
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// How one seed ended.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// What failed and who says so; `None` if nobody noticed anything.
+    pub caught: Option<Caught>,
+    pub operations: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Caught {
+    /// In a word or two: `linearizability`, `scrub`.
+    pub checker: &'static str,
+    pub failure: String,
+}
+
+/// Runs one seed with a bug switched on.
+pub fn trial(bug: Mutant, seed: u64, print: bool) -> Trial {
+    run_with(Some(bug), bug, seed, print)
+}
+
+/// The same seed and options without the bug: what fails here says nothing about the bug.
+pub fn control(bug: Mutant, seed: u64) -> Trial {
+    run_with(None, bug, seed, false)
+}
+
+fn run_with(active: Option<Mutant>, bug: Mutant, seed: u64, print: bool) -> Trial {
+    mutant::set(active);
+    let result = quietly(|| match scenario_of(bug) {
+        Some(text) => (scenario::run(text, print).err(), 0),
+        None => {
+            let outcome = run(options(bug, seed), print);
+            (outcome.failure, outcome.operations)
+        }
+    });
+    mutant::set(None);
+    let (failure, operations) = match result {
+        Ok((failure, operations)) => (failure.map(|failure| (checker_of(&failure), failure)), operations),
+        Err(panic) => (Some(("machine invariant", panic)), 0),
+    };
+    let caught = failure.map(|(checker, failure)| Caught { checker, failure });
+    Trial { caught, operations }
+}
+
+thread_local! {
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs something that may panic; the error is what it said. Panics elsewhere are told as ever.
+fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    PANIC.set(Some(String::new()));
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|info| {
+        PANIC.with_borrow_mut(|panic| {
+            if let Some(text) = panic {
+                *text = info.to_string().replace('\n', " ");
+            }
+        });
+    }));
+    let result = catch_unwind(AssertUnwindSafe(work));
+    std::panic::set_hook(before);
+    let text = PANIC.take().unwrap_or_default();
+    result.map_err(|_| text)
+}
+
+/// Who speaks, by how they say it.
+fn checker_of(failure: &str) -> &'static str {
+    let signs: [(&str, &str); 14] = [
+        ("acknowledges a write of", "one writer"),
+        ("inconsistent", "scrub"),
+        ("no order of its", "linearizability"),
+        ("fsck:", "fsck"),
+        ("the last deep scrub found", "scrub"),
+        ("does not come back", "restart"),
+        ("without an answer", "liveness: answers"),
+        ("waited", "liveness: clean"),
+        ("osdmap ", "map hash"),
+        ("no answer within", "liveness: answers"),
+        ("image ", "images"),
+        ("snapshot", "snapshots"),
+        ("line ", "scenario"),
+        ("acknowledged as", "one writer"),
+    ];
+    signs.iter().find(|(sign, _)| failure.contains(sign)).map_or("other", |(_, checker)| checker)
+}
+
+/// Bugs that need a certain sequence rather than luck.
+fn scenario_of(bug: Mutant) -> Option<&'static str> {
+    match bug {
+        _ => None,
+    }
+}
+
+/// A small busy cluster, in which things happen often.
+fn busy(seed: u64) -> Options {
+    let options = Options::draw(seed);
+    Options {
+        images: false,
+        think: Duration::from_millis(5),
+        clients: 2,
+        tasks: 3,
+        fault_interval: Duration::from_secs(2),
+        safety: Duration::from_secs(20),
+        ..options
+    }
+}
+
+fn faults(names: &str) -> Faults {
+    Faults::parse(names).expect("faults by their names")
+}
+
+/// Where a bug has a chance to show.
+fn options(bug: Mutant, seed: u64) -> Options {
+    use Mutant::*;
+    let busy = busy(seed);
+    // Two copies, one of which is enough: whoever comes back alone decides what is true.
+    let pair = Options { size: 2, min_size: 1, osds: 2, ..busy.clone() };
+    let crashing = Options { faults: faults("crash,power"), ..busy.clone() };
+    let short_log = Options { log_entries: 12, ..busy.clone() };
+    let refilling = Options { size: 2, min_size: 1, osds: 4, ..short_log.clone() };
+    match bug {
+        AckBeforeAll
+        | DivergentKept
+        | RewoundLogKept
+        | ActivatedBeforeDurable
+        | MissingNotNoted
+        | ReadsUncommitted
+        | DupAckedEarly => crashing,
+        PrimaryAckBeforeCommit | ReplicaAckBeforeCommit => Options {
+            faults: faults("power"),
+            disk_latency_mean: Duration::from_millis(10),
+            fault_interval: Duration::from_millis(1500),
+            ..pair
+        },
+        DupsDroppedAtTrim | DupsNotSent | ResentAsNew | GapAccepted => {
+            Options { faults: faults("crash,partition,pause"), pg_num: 1, ..short_log }
+        }
+        LeaseIgnored | PriorLeaseIgnored => Options { faults: faults("partition,pause"), ..busy },
+        LeaseForgottenAtRestart => Options { faults: faults("crash,partition"), ..busy },
+        UpThruSkipped | PastIntervalForgotten | DownIgnored => {
+            Options { faults: faults("crash,power"), ..pair }
+        }
+        MinSizeIgnored => Options { size: 3, min_size: 2, osds: 3, ..crashing },
+        StartedEarly | NewestLogWins | IntervalUnchecked => {
+            Options { faults: faults("crash,power,partition"), ..busy }
+        }
+        IncompleteLeads | PgTempKept | MapSkipped | OldVersionPushed => {
+            Options { faults: faults("crash,reweight"), ..refilling }
+        }
+        BackfillMarkOff | BelowMarkNotShipped => Options {
+            faults: faults("crash,reweight"),
+            objects: 600,
+            pg_num: 1,
+            think: Duration::from_millis(1),
+            tasks: 6,
+            ..refilling
+        },
+        ScrubTakesBadCopy | ReadUnchecked => {
+            Options { faults: faults("rot,crash"), size: 3, min_size: 2, osds: 3, unit: 520, ..busy }
+        }
+        CloneNotMade | TrimTakesClone | SnapsetDropped | CloneUncounted => {
+            Options { faults: faults("crash"), images: true, ..busy }
+        }
+        CommitBeforeFlush | CheckpointUnflushed | ReplayStopsEarly | ReplayUnchecked => Options {
+            faults: faults("power,blackout"),
+            unit: 20_480,
+            disk_latency_mean: Duration::from_millis(3),
+            fault_interval: Duration::from_millis(1500),
+            ..busy
+        },
+        CheckpointEarly | FreedReused => Options {
+            faults: faults("crash,blackout"),
+            unit: 20_480,
+            disk_latency_mean: Duration::from_millis(3),
+            ..busy
+        },
+        PatchDropped => Options { faults: faults("crash"), unit: 8, ..busy },
+        VoteUnpersisted => Options {
+            faults: faults("crash,blackout"),
+            mons: 3,
+            disk_latency_mean: Duration::from_millis(20),
+            fault_interval: Duration::from_millis(500),
+            ..busy
+        },
+        DroppedAtMapChange => Options { images: true, ..crashing },
+        _ => busy,
+    }
+}
