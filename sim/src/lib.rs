@@ -6,6 +6,8 @@
 pub mod checkers;
 pub mod cluster;
 pub mod executor;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod nemesis;
 pub mod network;
 pub mod nodes;

@@ -52,6 +52,9 @@ fn parse(words: &[&str]) -> anyhow::Result<Args> {
 }
 
 pub fn main(words: &[&str]) -> anyhow::Result<ExitCode> {
+    if words.iter().any(|word| word.starts_with("--mutant")) {
+        return crate::mutants::main(words);
+    }
     let args = parse(words)?;
     match args.seed {
         Some(seed) => Ok(one(seed, &args)),
@@ -130,7 +133,7 @@ fn sweep(args: &Args) -> ExitCode {
 }
 
 /// What this process has used, by `/proc/self/stat` in ticks of 10 ms; infinite where there is none.
-fn cpu_seconds() -> f64 {
+pub fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     let ticks: u64 = after_name.split(' ').skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum();
