@@ -6,7 +6,7 @@ use crate::options::Options;
 use crate::trace::Trace;
 use crate::world::{World, entity, osd_address};
 use nacre_client::{ClientConfig, ClientEvent, Cluster};
-use nacre_maps::OsdMap;
+use nacre_maps::{MonMap, OsdMap};
 use nacre_mon::{Bootstrap, Mon, MonConfig};
 use nacre_osd::{OsdConfig, Tunables};
 use nacre_types::{ClientId, EntityName, OsdId, PgId};
@@ -130,6 +130,21 @@ impl SimCluster {
         self.world.start(NodeId::Client(at), node);
     }
 
+    /// A monitor that joins: it knows the monmap it was given and nothing else.
+    pub fn add_mon(&mut self, at: usize, monmap: &MonMap) {
+        self.crash_mon(at);
+        if let Ok(writes) = Mon::join_writes(&mon_name(at), monmap) {
+            self.mon_disks.insert(at, MonDisk::new(writes));
+            self.start_mon(at);
+        }
+    }
+
+    /// A monitor that was taken out of the cluster is switched off for ever.
+    pub fn drop_mon(&mut self, at: usize) {
+        self.crash_mon(at);
+        self.mon_disks.remove(&at);
+    }
+
     pub fn start_mon(&mut self, at: usize) {
         let Some(disk) = self.mon_disks.remove(&at) else { return };
         let config = MonConfig::new(&mon_name(at), FSID, 0);
@@ -148,8 +163,8 @@ impl SimCluster {
 
     /// Formats the disk of an OSD that the monitors know under this number and uuid, and starts it.
     pub fn add_osd(&mut self, at: usize, uuid: &str) {
-        let seed = self.world.rng.next_u64();
-        self.osd_disks.insert(at, OsdDisk::format(FSID, OsdId(at as u32), uuid, seed));
+        let (seed, bytes) = (self.world.rng.next_u64(), self.world.options.disk_bytes);
+        self.osd_disks.insert(at, OsdDisk::format(FSID, OsdId(at as u32), uuid, seed, bytes));
         self.osds.insert(at);
         self.start_osd(at);
     }
@@ -186,7 +201,10 @@ impl SimCluster {
 
     /// Kills an OSD; its disk stays, less what a power cut takes.
     pub fn crash_osd(&mut self, at: usize, power: bool) {
-        if let Some(SimNode::Osd(node)) = self.world.kill(NodeId::Osd(at), !power) {
+        if let Some(SimNode::Osd(mut node)) = self.world.kill(NodeId::Osd(at), !power) {
+            let (checksums, unreadable) = node.met();
+            self.world.mark_times("met: a checksum that did not match", checksums);
+            self.world.mark_times("met: a block that could not be read", unreadable);
             self.osd_disks.insert(at, node.crash(power));
         }
     }
@@ -242,7 +260,7 @@ impl SimCluster {
 
     /// Starts whatever is down.
     pub fn start_everything(&mut self) {
-        for at in 0..self.world.options.mons {
+        for at in self.mon_disks.keys().copied().collect::<Vec<_>>() {
             self.start_mon(at);
         }
         for at in self.osds.clone() {

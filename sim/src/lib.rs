@@ -14,6 +14,7 @@ pub mod nodes;
 pub mod options;
 pub mod run;
 pub mod scenario;
+pub mod shrink;
 pub mod trace;
 pub mod workload;
 pub mod world;

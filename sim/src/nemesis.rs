@@ -3,7 +3,13 @@
 //! **Fault budget.** Crashes, power cuts, partitions and pauses are not limited: the machines must survive any number
 //! of them. What destroys data for ever (replaced disks, rot) happens to one OSD at a time, and only while every PG
 //! is clean: else it could be the last good copy, and losing it no bug. Rot stays hidden in a copy that counts as
-//! clean, so it also needs a pool that acknowledges no write with a single copy.
+//! clean, so it also needs a pool that acknowledges no write with a single copy. So do lost and misdirected writes, which
+//! befall only the data area of the same disk (a journal that lies is a disk that lies about flushes, after which no
+//! restart of its OSD may count as one of the same), and blocks that cannot be read.
+
+mod disks;
+mod links;
+mod operators;
 
 use crate::cluster::SimCluster;
 use crate::network::NodeId;
@@ -25,6 +31,11 @@ pub struct Nemesis {
     replaced: u64,
     /// The one OSD whose disk rots.
     rotten: Option<usize>,
+    /// OSDs that are lost and still in the map.
+    gone: Vec<usize>,
+    operators: operators::Operators,
+    /// More than the first fault at a time: mark of what began last.
+    load: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +43,10 @@ enum End {
     StartOsd(usize),
     StartMon(usize),
     Heal,
+    Unclog(NodeId, NodeId),
+    Quicken(usize),
+    FullRatio,
+    FlagOff(&'static str),
 }
 
 #[derive(Clone, Copy)]
@@ -45,6 +60,19 @@ enum Fault {
     Reweight,
     Replace,
     Rot,
+    SpoilWrite { misdirect: bool },
+    Unreadable,
+    Sluggish,
+    Skew,
+    Clog,
+    Partial,
+    Upmap,
+    Resize,
+    Crush,
+    Mons,
+    Gone,
+    Orders,
+    Overload,
 }
 
 impl Nemesis {
@@ -56,7 +84,11 @@ impl Nemesis {
             replacing: None,
             replaced: 0,
             rotten: None,
+            gone: Vec::new(),
+            operators: operators::Operators::default(),
+            load: 0,
         };
+        nemesis.prepare(cluster);
         nemesis.plan(cluster);
         nemesis
     }
@@ -80,6 +112,7 @@ impl Nemesis {
             self.end(cluster, end);
         }
         self.finish_replacing(cluster);
+        self.finish_mons(cluster);
         if now >= self.next_at {
             self.plan(cluster);
             self.begin(cluster);
@@ -92,6 +125,8 @@ impl Nemesis {
         cluster.world.heal_network();
         let calm = cluster.world.options.calm();
         cluster.world.network.calm(calm);
+        cluster.world.unskew();
+        self.heal_disks(cluster);
         cluster.start_everything();
         cluster.world.trace.note(cluster.world.now, format_args!("healed"));
         if self.replacing.is_some() {
@@ -105,6 +140,7 @@ impl Nemesis {
                 return Err(format!("a disk could not be replaced within {limit:?}: {waiting}"));
             }
         }
+        self.undo_orders(cluster)?;
         let ids: Vec<usize> = cluster.osds.iter().copied().collect();
         for &id in &ids {
             run::command(cluster, json!({"prefix": "osd reweight", "id": id, "weight": 1.0}))?;
@@ -113,17 +149,22 @@ impl Nemesis {
     }
 
     /// An operator takes a dead disk's number away and gets one for the new disk; both may take a while.
-    fn replace(&mut self, cluster: &mut SimCluster, at: usize) {
+    /// With `keep`, the old number stays in the map, marked lost, until all is healed.
+    fn replace(&mut self, cluster: &mut SimCluster, at: usize, keep: bool) {
         cluster.destroy_osd(at);
         self.replaced += 1;
         let uuid = format!("00000000-0000-4000-9000-{:012}", self.replaced);
         let number = Rc::new(Cell::new(None));
         let (result, new) = (number.clone(), json!({"prefix": "osd new", "uuid": uuid}));
+        let away = match keep {
+            true => json!({"prefix": "osd lost", "id": at, "yes": true}),
+            false => json!({"prefix": "osd rm", "id": at, "force": true}),
+        };
+        if keep {
+            self.gone.push(at);
+        }
         cluster.as_admin(move |handle| async move {
-            for order in [
-                json!({"prefix": "osd down", "ids": [at]}),
-                json!({"prefix": "osd rm", "id": at, "force": true}),
-            ] {
+            for order in [json!({"prefix": "osd down", "ids": [at]}), away] {
                 loop {
                     match handle.command(order.to_string(), "").await {
                         Ok(_) => break,
@@ -173,6 +214,20 @@ impl Nemesis {
         offer(f.reweight, Fault::Reweight, 3);
         offer(f.replace, Fault::Replace, 3);
         offer(f.rot, Fault::Rot, 4);
+        offer(f.lost, Fault::SpoilWrite { misdirect: false }, 4);
+        offer(f.misdirect, Fault::SpoilWrite { misdirect: true }, 4);
+        offer(f.eio, Fault::Unreadable, 4);
+        offer(f.sluggish, Fault::Sluggish, 3);
+        offer(f.clock, Fault::Skew, 3);
+        offer(f.clog, Fault::Clog, 3);
+        offer(f.partial, Fault::Partial, 3);
+        offer(f.upmap, Fault::Upmap, 3);
+        offer(f.resize, Fault::Resize, 2);
+        offer(f.crush, Fault::Crush, 3);
+        offer(f.mons, Fault::Mons, 3);
+        offer(f.gone, Fault::Gone, 3);
+        offer(f.orders, Fault::Orders, 4);
+        offer(f.overload, Fault::Overload, 2);
         let Some(&fault) = self.rng.pick(&choices) else { return };
         let now = cluster.world.now;
         // Short and long outages find different things: below and above the heartbeat grace.
@@ -180,27 +235,32 @@ impl Nemesis {
         match fault {
             Fault::CrashOsd { power } => {
                 let Some(at) = self.some_osd(cluster) else { return };
+                cluster.world.mark(if power { "fault: power" } else { "fault: crash" });
                 cluster.crash_osd(at, power);
                 self.ends.push((now + outage, End::StartOsd(at)));
             }
             Fault::CrashMon => {
                 let at = self.rng.below(cluster.world.options.mons as u64) as usize;
                 if cluster.mon_is_up(at) {
+                    cluster.world.mark("fault: monitor crash");
                     cluster.crash_mon(at);
                     self.ends.push((now + outage, End::StartMon(at)));
                 }
             }
             Fault::Partition => {
+                cluster.world.mark("fault: partition");
                 self.partition(cluster);
                 self.ends.push((now + outage, End::Heal));
             }
             Fault::Pause => {
                 let Some(node) = self.some_node(cluster) else { return };
+                cluster.world.mark("fault: pause");
                 cluster.world.pause(node, outage);
             }
             Fault::Slow => {
                 let (Some(a), Some(b)) = (self.some_node(cluster), self.some_node(cluster)) else { return };
                 let extra = Duration::from_millis(self.rng.range(5, 800));
+                cluster.world.mark("fault: slow link");
                 cluster.world.network.slow(a, b, extra);
                 cluster.world.trace.note(now, format_args!("{a} -> {b} slows down by {extra:?}"));
                 self.ends.push((now + outage, End::Heal));
@@ -213,10 +273,8 @@ impl Nemesis {
                     2 => json!({"prefix": "osd reweight", "id": at, "weight": 1.0}),
                     _ => json!({"prefix": "osd reweight", "id": at, "weight": 0.5}),
                 };
-                cluster.world.trace.note(now, format_args!("{order}"));
-                cluster.as_admin(move |handle| async move {
-                    let _ = handle.command(order.to_string(), "").await;
-                });
+                cluster.world.mark("fault: reweight");
+                self.order(cluster, order);
             }
             Fault::Replace => {
                 let Some(at) = self.some_osd(cluster) else { return };
@@ -224,7 +282,8 @@ impl Nemesis {
                 let enough =
                     cluster.osds.len() > cluster.world.options.size as usize || self.rng.chance(1, 2);
                 if enough && self.replacing.is_none() && cluster.is_clean() {
-                    self.replace(cluster, at);
+                    cluster.world.mark("fault: replaced disk");
+                    self.replace(cluster, at, false);
                 }
             }
             Fault::Rot => {
@@ -238,10 +297,34 @@ impl Nemesis {
                     node.osd().is_some_and(|osd| (0..3).any(|_| osd.rot(rng)))
                 });
                 if rotted == Some(true) {
+                    cluster.world.mark("fault: rot");
                     cluster.world.trace.note(now, format_args!("bits rot on osd.{at}"));
                 }
             }
+            Fault::SpoilWrite { misdirect } => self.spoil_write(cluster, misdirect),
+            Fault::Unreadable => self.unreadable(cluster),
+            Fault::Sluggish => self.sluggish(cluster, outage),
+            Fault::Skew => self.skew(cluster),
+            Fault::Clog => self.clog(cluster, outage),
+            Fault::Partial => {
+                self.partial(cluster);
+                self.ends.push((now + outage, End::Heal));
+            }
+            Fault::Upmap => self.upmap(cluster),
+            Fault::Resize => self.resize(cluster),
+            Fault::Crush => self.crush(cluster),
+            Fault::Mons => self.mons(cluster),
+            Fault::Gone => {
+                let Some(at) = self.some_osd(cluster) else { return };
+                if self.replacing.is_none() && cluster.is_clean() {
+                    cluster.world.mark("fault: lost OSD");
+                    self.replace(cluster, at, true);
+                }
+            }
+            Fault::Orders => self.orders(cluster, outage),
+            Fault::Overload => self.overload(cluster),
             Fault::Blackout => {
+                cluster.world.mark("fault: blackout");
                 for at in cluster.osds.clone() {
                     cluster.crash_osd(at, true);
                     let after = Duration::from_millis(self.rng.range(100, 8000));
@@ -264,6 +347,17 @@ impl Nemesis {
                 cluster.world.trace.note(cluster.world.now, format_args!("network heals"));
                 cluster.world.heal_network();
             }
+            End::Unclog(a, b) => {
+                cluster.world.network.uncut(cluster.world.now, a, b);
+                cluster.world.take_network_events();
+            }
+            End::Quicken(at) => {
+                cluster.world.with_node(NodeId::Osd(at), |node, _, _, _| {
+                    node.osd().into_iter().for_each(|osd| osd.slow(1));
+                });
+            }
+            End::FullRatio => self.order(cluster, json!({"prefix": "osd set-full-ratio", "ratio": 0.95})),
+            End::FlagOff(flag) => self.order(cluster, json!({"prefix": "osd unset", "key": flag})),
         }
     }
 

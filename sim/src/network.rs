@@ -120,6 +120,20 @@ pub struct Network {
     silent: BTreeSet<NodeId>,
     queue: Vec<(Instant, NetworkEvent)>,
     pub packets: u64,
+    trouble: Trouble,
+    /// For what `trouble` does, so that a run without it stays as it was.
+    trouble_rng: Rng,
+    pub failed_connects: u64,
+    pub half_open: u64,
+}
+
+/// What else may befall sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Trouble {
+    /// Connections of a hundred that do not come about.
+    pub connect_fails_percent: u64,
+    /// Packets of a hundred thousand at which their session ends: for the sender soon, for the other end late.
+    pub half_open_per_100k: u64,
 }
 
 impl Network {
@@ -136,6 +150,10 @@ impl Network {
             silent: BTreeSet::new(),
             queue: Vec::new(),
             packets: 0,
+            trouble: Trouble::default(),
+            trouble_rng: Rng::new(0),
+            failed_connects: 0,
+            half_open: 0,
         }
     }
 
@@ -146,6 +164,25 @@ impl Network {
 
     pub fn calm(&mut self, conditions: Conditions) {
         self.conditions = conditions;
+        self.trouble = Trouble::default();
+    }
+
+    pub fn trouble(&mut self, trouble: Trouble, rng: Rng) {
+        (self.trouble, self.trouble_rng) = (trouble, rng);
+    }
+
+    /// Ends a cut of one directed link; what was held passes, in order.
+    pub fn uncut(&mut self, now: Instant, from: NodeId, to: NodeId) {
+        if !self.cut.remove(&(from, to)) || self.cut.contains(&(to, from)) {
+            return;
+        }
+        let between = |session: &Session| {
+            let (a, b) = (session.ends[0].node, session.ends[1].node);
+            (a, b) == (from, to) || (b, a) == (from, to)
+        };
+        let ids: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, session)| between(session)).map(|(&id, _)| id).collect();
+        self.let_pass(now, ids);
     }
 
     pub fn node_started(&mut self, node: NodeId, run: u64) {
@@ -195,6 +232,10 @@ impl Network {
         self.cut.clear();
         self.slow.clear();
         let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        self.let_pass(now, ids);
+    }
+
+    fn let_pass(&mut self, now: Instant, ids: Vec<SessionId>) {
         for id in ids {
             let at = now + self.latency();
             let session = self.sessions.get_mut(&id).expect("a key of the map");
@@ -231,6 +272,12 @@ impl Network {
                     }
                     return;
                 }
+                if self.trouble_rng.chance(self.trouble.connect_fails_percent, 100) {
+                    self.failed_connects += 1;
+                    self.queue
+                        .push((now + CONNECT_TIMEOUT, NetworkEvent::Silent { node: from, run, target }));
+                    return;
+                }
                 let id = SessionId(self.next_session);
                 self.next_session += 1;
                 let ends = [End { node: from, run }, End { node: target, run: target_run }];
@@ -263,7 +310,24 @@ impl Network {
             self.close(now, id);
             return;
         }
+        if self.trouble_rng.chance(self.trouble.half_open_per_100k, 100_000) {
+            self.half_open += 1;
+            self.close_half(now, id, own);
+            return;
+        }
         self.schedule(now, id, 1 - own, packet);
+    }
+
+    /// Ends a session: the end at `first` notices soon, the other one when nothing has come for long.
+    fn close_half(&mut self, now: Instant, id: SessionId, first: usize) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        self.dialed.retain(|_, dialed| *dialed != id);
+        for (at, end) in session.ends.into_iter().enumerate() {
+            let late = IDLE_TIMEOUT.mul_f64(self.trouble_rng.below(1000) as f64 / 1000.0);
+            let after = if at == first { Duration::from_millis(1) } else { late };
+            let event = NetworkEvent::Closed { node: end.node, run: end.run, session: id };
+            self.queue.push((now + after, event));
+        }
     }
 
     /// Ends a session at both ends.

@@ -15,6 +15,7 @@ use nacre_client::Cluster;
 use nacre_types::{Instant, PgId};
 use serde_json::{Value, json};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub struct Outcome {
     pub failure: Option<String>,
     /// The last things that happened before a failure.
     pub recent: Vec<String>,
+    /// How often each fault was injected and each place of interest reached.
+    pub marks: BTreeMap<&'static str, u64>,
 }
 
 pub const POOL: &str = "sim";
@@ -41,15 +44,22 @@ const STEP: Duration = Duration::from_millis(100);
 
 /// Runs one seed with the options drawn from it.
 pub fn run_seed(seed: u64, print: bool) -> Outcome {
-    run(Options::draw(seed), print)
+    run(Options::swarm(seed), print)
 }
 
 pub fn run(options: Options, print: bool) -> Outcome {
+    let options = options.within_budget();
     let seed = options.seed;
+    nacre_types::arm(seed, options.faults.buggify);
     let mut cluster = SimCluster::new(options, Trace::new(print));
     let history: Shared = Rc::default();
     let result = phases(&mut cluster, &history);
     let failure = cluster.world.failure.take().or(result.err());
+    let mut marks = std::mem::take(&mut cluster.world.marks);
+    marks.insert("fault: connection failed", cluster.world.network.failed_connects);
+    marks.insert("fault: half-open session", cluster.world.network.half_open);
+    marks.extend(nacre_types::disarm());
+    marks.retain(|_, count| *count > 0);
     Outcome {
         seed,
         hash: cluster.world.trace.hash(),
@@ -62,6 +72,7 @@ pub fn run(options: Options, print: bool) -> Outcome {
             Vec::new()
         },
         failure,
+        marks,
     }
 }
 

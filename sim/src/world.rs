@@ -77,6 +77,40 @@ pub struct Slot<N> {
     timer: Option<Instant>,
     /// The newest osdmap it was seen with.
     epoch: Epoch,
+    clock: NodeClock,
+}
+
+/// A node's clocks: the monotonic one drifts from the start of its process on, the wall clock is off by something.
+#[derive(Clone, Copy, Debug, Default)]
+struct NodeClock {
+    started: Instant,
+    drift_ppm: i64,
+}
+
+const MILLION: i128 = 1_000_000;
+
+impl NodeClock {
+    fn local(&self, at: Instant) -> Instant {
+        if self.drift_ppm == 0 || at == Instant::MAX {
+            return at;
+        }
+        let since = i128::from(at.0) - i128::from(self.started.0);
+        Instant((i128::from(at.0) + since * i128::from(self.drift_ppm) / MILLION) as u64)
+    }
+
+    /// The first instant at which the local clock shows at least that.
+    fn world(&self, local: Instant) -> Instant {
+        if self.drift_ppm == 0 || local == Instant::MAX {
+            return local;
+        }
+        let since = i128::from(local.0) - i128::from(self.started.0);
+        let rate = MILLION + i128::from(self.drift_ppm);
+        let mut at = Instant((i128::from(self.started.0) + (since * MILLION).div_euclid(rate)) as u64);
+        while self.local(at) < local {
+            at.0 += 1;
+        }
+        at
+    }
 }
 
 /// Something on its way, in the order it is due.
@@ -126,12 +160,21 @@ pub struct World<N> {
     /// Nodes that ended by themselves, for whoever restarts them.
     pub ended: Vec<(NodeId, String, bool)>,
     outputs: Vec<Output>,
+    /// How often each fault was injected and each place of interest reached.
+    pub marks: BTreeMap<&'static str, u64>,
+    /// Up to how far monotonic clocks drift, and what draws it; clients' do not, they measure.
+    pub drift_ppm_max: u64,
+    clock_rng: Rng,
+    /// By how much wall clocks are off, in milliseconds.
+    skew_ms: BTreeMap<NodeId, i64>,
+    skew_all_ms: i64,
 }
 
 impl<N: Node> World<N> {
     pub fn new(options: Options, trace: Trace) -> World<N> {
         let mut rng = Rng::new(options.seed);
         let network = Network::new(rng.fork(), options.conditions);
+        let clock_rng = Rng::new(options.seed ^ 0x636c_6f63_6b73);
         World {
             now: Instant::from_millis(1),
             options,
@@ -149,11 +192,43 @@ impl<N: Node> World<N> {
             next_event: 0,
             ended: Vec::new(),
             outputs: Vec::new(),
+            marks: BTreeMap::new(),
+            drift_ppm_max: 0,
+            clock_rng,
+            skew_ms: BTreeMap::new(),
+            skew_all_ms: 0,
         }
     }
 
+    /// What a clock shows that is not off.
     pub fn wall_ms(&self) -> u64 {
-        WALL_START_MS + self.now.as_millis()
+        (WALL_START_MS + self.now.as_millis()).saturating_add_signed(self.skew_all_ms)
+    }
+
+    fn wall_ms_at(&self, id: NodeId) -> u64 {
+        self.wall_ms().saturating_add_signed(self.skew_ms.get(&id).copied().unwrap_or(0))
+    }
+
+    /// A node's wall clock jumps, to be off by that much.
+    pub fn skew(&mut self, id: NodeId, skew_ms: i64) {
+        self.skew_ms.insert(id, skew_ms);
+        self.trace.note(self.now, format_args!("the wall clock of {id} is off by {skew_ms} ms"));
+    }
+
+    /// All wall clocks show the same again: what the one furthest ahead does, so that none goes back.
+    pub fn unskew(&mut self) {
+        self.skew_all_ms += std::mem::take(&mut self.skew_ms).into_values().max().unwrap_or(0).max(0);
+    }
+
+    /// Counts something that happened.
+    pub fn mark(&mut self, what: &'static str) {
+        self.mark_times(what, 1);
+    }
+
+    pub fn mark_times(&mut self, what: &'static str, times: u64) {
+        if times > 0 {
+            *self.marks.entry(what).or_default() += times;
+        }
     }
 
     /// The number the next started node's run will have: part of its address.
@@ -175,10 +250,21 @@ impl<N: Node> World<N> {
             mon_session: None,
             timer: None,
             epoch: Epoch::ZERO,
+            clock: self.draw_clock(id),
         };
         self.trace.note(self.now, format_args!("{id} starts, run {run}"));
         self.nodes.insert(id, slot);
         self.retime(id);
+    }
+
+    fn draw_clock(&mut self, id: NodeId) -> NodeClock {
+        let most = self.drift_ppm_max as i64;
+        let drift_ppm = match id {
+            NodeId::Client(_) => 0,
+            _ if most == 0 => 0,
+            _ => self.clock_rng.range(0, 2 * self.drift_ppm_max + 1) as i64 - most,
+        };
+        NodeClock { started: self.now, drift_ppm }
     }
 
     /// Takes a node out of the world: its process is dead.
@@ -236,7 +322,8 @@ impl<N: Node> World<N> {
     fn retime(&mut self, id: NodeId) {
         let Some(slot) = self.nodes.get_mut(&id) else { return };
         let inbox = (!slot.inbox.is_empty()).then_some(slot.paused_until);
-        let at = [slot.node.wake_at(), inbox].into_iter().flatten().min();
+        let wake = slot.node.wake_at().map(|at| slot.clock.world(at));
+        let at = [wake, inbox].into_iter().flatten().min();
         let at = at.map(|at| at.max(slot.paused_until));
         if at == slot.timer {
             return;
@@ -269,8 +356,9 @@ impl<N: Node> World<N> {
     }
 
     fn wake_node(&mut self, id: NodeId) {
-        let (now, wall_ms) = (self.now, self.wall_ms());
+        let wall_ms = self.wall_ms_at(id);
         let Some(slot) = self.nodes.get_mut(&id) else { return };
+        let now = slot.clock.local(self.now);
         let mut outputs = std::mem::take(&mut self.outputs);
         if slot.inbox.is_empty() {
             slot.node.wake(now, wall_ms, &mut outputs);
@@ -337,9 +425,10 @@ impl<N: Node> World<N> {
     }
 
     fn input(&mut self, id: NodeId, input: Input) {
-        let (now, wall_ms) = (self.now, self.wall_ms());
+        let wall_ms = self.wall_ms_at(id);
         let Some(slot) = self.nodes.get_mut(&id) else { return };
-        if slot.paused_until > now || !slot.inbox.is_empty() {
+        let now = slot.clock.local(self.now);
+        if slot.paused_until > self.now || !slot.inbox.is_empty() {
             slot.inbox.push(input);
             self.retime(id);
             return;
@@ -355,8 +444,9 @@ impl<N: Node> World<N> {
         id: NodeId,
         act: impl FnOnce(&mut N, Instant, u64, &mut Vec<Output>) -> T,
     ) -> Option<T> {
-        let (now, wall_ms) = (self.now, self.wall_ms());
+        let wall_ms = self.wall_ms_at(id);
         let slot = self.nodes.get_mut(&id)?;
+        let now = slot.clock.local(self.now);
         let mut outputs = std::mem::take(&mut self.outputs);
         let result = act(&mut slot.node, now, wall_ms, &mut outputs);
         self.carry_out(id, outputs);

@@ -11,7 +11,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage:
   cargo xtask sim [--seeds N] [--from S] [--minutes M]   runs N seeds from S on, for at most M minutes
-  cargo xtask sim --seed S [--trace | --hash]            runs one seed
+  cargo xtask sim --seed S [--trace | --hash | --marks] [--set KEY=VALUE]...   runs one seed
+  cargo xtask sim --seed S --shrink [--minutes M]        takes away what a failing seed does not need
   cargo xtask sim --mutants [--mutant NAME] [--table]    bugs on purpose, and who catches each
   cargo xtask fuzz [TARGET] [--seconds N] [--keep]       coverage-guided fuzzing of every decoder, N seconds in all
   cargo xtask thrash [--minutes M] [--seed S] [--netns]  faults on real processes under fio and an object workload

@@ -1,8 +1,9 @@
 //! `cargo xtask sim`: sweeps of seeds, and single ones to look at.
 
 use anyhow::{Context as _, bail};
-use nacre_sim::options::Faults;
+use nacre_sim::shrink::{self, attempt};
 use nacre_sim::{Options, Outcome, run};
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -13,27 +14,41 @@ struct Args {
     seed: Option<u64>,
     trace: bool,
     hash: bool,
-    /// Instead of those drawn from the seed.
-    faults: Option<Faults>,
+    shrink: bool,
+    /// Prints how often each fault was injected and each place of interest reached.
+    marks: bool,
+    /// `KEY=VALUE`, instead of what is drawn from the seed.
+    settings: Vec<String>,
 }
 
 impl Args {
-    fn options(&self, seed: u64) -> Options {
-        let mut options = Options::draw(seed);
-        options.faults = self.faults.unwrap_or(options.faults);
-        options
+    fn options(&self, seed: u64) -> anyhow::Result<Options> {
+        let mut options = Options::swarm(seed);
+        for setting in &self.settings {
+            options.set(setting).map_err(anyhow::Error::msg)?;
+        }
+        Ok(options.within_budget())
     }
 
     /// How to see a failed seed again.
     fn replay(&self, seed: u64) -> String {
-        let faults = self.faults.map(|faults| format!(" --faults {faults}")).unwrap_or_default();
-        format!("cargo xtask sim --seed {seed}{faults} --trace")
+        let settings: String = self.settings.iter().map(|setting| format!(" --set {setting}")).collect();
+        format!("cargo xtask sim --seed {seed}{settings} --trace")
     }
 }
 
 fn parse(words: &[&str]) -> anyhow::Result<Args> {
-    let mut args =
-        Args { seeds: 20, from: 1, minutes: None, seed: None, trace: false, hash: false, faults: None };
+    let mut args = Args {
+        seeds: 20,
+        from: 1,
+        minutes: None,
+        seed: None,
+        trace: false,
+        hash: false,
+        shrink: false,
+        marks: false,
+        settings: Vec::new(),
+    };
     let mut words = words.iter();
     while let Some(&word) = words.next() {
         let mut value = || words.next().with_context(|| format!("{word} needs a value"));
@@ -44,7 +59,10 @@ fn parse(words: &[&str]) -> anyhow::Result<Args> {
             "--seed" => args.seed = Some(value()?.parse().context("--seed")?),
             "--trace" => args.trace = true,
             "--hash" => args.hash = true,
-            "--faults" => args.faults = Some(Faults::parse(value()?).map_err(anyhow::Error::msg)?),
+            "--shrink" => args.shrink = true,
+            "--marks" => args.marks = true,
+            "--set" => args.settings.push(value()?.to_string()),
+            "--faults" => args.settings.push(format!("faults={}", value()?)),
             _ => bail!("'{word}' is not an option of 'sim'"),
         }
     }
@@ -57,20 +75,57 @@ pub fn main(words: &[&str]) -> anyhow::Result<ExitCode> {
     }
     let args = parse(words)?;
     match args.seed {
-        Some(seed) => Ok(one(seed, &args)),
-        None => Ok(sweep(&args)),
+        Some(seed) if args.shrink => shrink(seed, &args),
+        Some(seed) => one(seed, &args),
+        None => sweep(&args),
     }
 }
 
-fn one(seed: u64, args: &Args) -> ExitCode {
-    let outcome = run(args.options(seed), args.trace);
+fn one(seed: u64, args: &Args) -> anyhow::Result<ExitCode> {
+    let options = args.options(seed)?;
+    let outcome = run(options.clone(), args.trace);
     if args.hash {
         println!("{:016x}", outcome.hash);
     } else {
-        println!("seed {seed}: {}", args.options(seed));
+        println!("seed {seed}: {options}");
         report(&outcome, args);
+        if args.marks {
+            print_marks(&outcome.marks);
+        }
     }
-    if outcome.failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    Ok(if outcome.failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Takes away what a failing seed does not need to fail.
+fn shrink(seed: u64, args: &Args) -> anyhow::Result<ExitCode> {
+    let limit = Duration::from_secs_f64(60.0 * args.minutes.unwrap_or(5.0));
+    let began = Instant::now();
+    let shrunk = shrink::shrink(
+        &args.options(seed)?,
+        || began.elapsed() < limit,
+        |setting, failure| println!("fails with {setting}: {}", first_line(failure)),
+    );
+    let Some(shrunk) = shrunk else {
+        println!("seed {seed} does not fail");
+        return Ok(ExitCode::FAILURE);
+    };
+    println!("seed {seed} still fails as: {}", shrunk.options);
+    println!("it says: {}", first_line(&shrunk.failure));
+    let settings = args.settings.iter().chain(&shrunk.settings).cloned().collect();
+    let args = Args { settings, ..parse(&[])? };
+    println!("replay: {}", args.replay(seed));
+    println!("for sim/tests/seeds.txt: {seed} {}", args.settings.join(" "));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+fn print_marks(marks: &BTreeMap<&'static str, u64>) {
+    for (mark, count) in marks {
+        println!("    {count:>9} {mark}");
+    }
 }
 
 fn report(outcome: &Outcome, args: &Args) {
@@ -91,45 +146,56 @@ fn report(outcome: &Outcome, args: &Args) {
     }
 }
 
-fn sweep(args: &Args) -> ExitCode {
+fn sweep(args: &Args) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let limit = args.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
     let (mut ran, mut failed, mut operations) = (0, Vec::new(), 0);
     let mut simulated = Duration::ZERO;
+    // By mark: how often, and in how many runs.
+    let mut marks: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
     for seed in args.from..args.from.saturating_add(args.seeds) {
         if limit.is_some_and(|limit| began.elapsed() >= limit) {
             break;
         }
-        let result = std::panic::catch_unwind(|| run(args.options(seed), false));
+        let options = args.options(seed)?;
         ran += 1;
-        match result {
+        match attempt(options) {
             Ok(outcome) => {
                 operations += outcome.operations;
                 simulated += outcome.simulated;
+                for (mark, count) in &outcome.marks {
+                    let (times, runs) = marks.entry(mark).or_default();
+                    *times += count;
+                    *runs += 1;
+                }
                 if outcome.failure.is_some() {
                     report(&outcome, args);
                     failed.push(seed);
                 }
             }
-            Err(_) => {
-                println!("seed {seed} FAILED: a machine panicked (above)");
+            Err(panic) => {
+                println!("seed {seed} FAILED: a machine panicked: {panic}");
                 println!("replay: {}", args.replay(seed));
                 failed.push(seed);
             }
         }
     }
     let minutes = began.elapsed().as_secs_f64() / 60.0;
+    for (mark, (times, runs)) in &marks {
+        println!("    {times:>9} in {runs:>4} runs  {mark}");
+    }
     if !failed.is_empty() {
         println!("failing seeds: {failed:?}");
     }
+    let faults: u64 = marks.iter().filter(|(mark, _)| mark.starts_with("fault: ")).map(|(_, (n, _))| n).sum();
     println!(
-        "sim: {ran} seeds, {} failed, {operations} operations, {:.0} s simulated, {:.0} operations a minute, {:.0} a minute of CPU",
+        "sim: {ran} seeds, {} failed, {faults} faults, {operations} operations, {:.0} s simulated, {:.0} operations a minute, {:.0} a minute of CPU",
         failed.len(),
         simulated.as_secs_f64(),
         operations as f64 / minutes.max(1e-9),
         operations as f64 / (cpu_seconds() / 60.0).max(1e-9),
     );
-    if failed.is_empty() && ran > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(if failed.is_empty() && ran > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What this process has used, by `/proc/self/stat` in ticks of 10 ms; infinite where there is none.

@@ -5,14 +5,13 @@ use crate::world::{Input, Node, Output};
 use bytes::Bytes;
 use nacre_osd::{Osd, OsdConfig, OsdEffect, OsdEvent};
 use nacre_store::testing::{SimDisk, SimKv};
-use nacre_store::{DiskDone, DiskRequest, FormatOptions, FsckReport, Store, StoreConfig};
+use nacre_store::{DiskDone, DiskRequest, FormatOptions, FsckReport, ObjectStore as _, Store, StoreConfig};
 use nacre_types::{Epoch, Instant, Machine, OsdId, Outbox, RequestId, Rng};
 use nacre_wire::{Data, Message, Packet};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Small, so that checkpoints happen in a run.
-const DISK_BYTES: u64 = 64 << 20;
 const JOURNAL_BYTES: u64 = 4 << 20;
 
 /// What survives the process.
@@ -24,8 +23,8 @@ pub struct OsdDisk {
 
 impl OsdDisk {
     /// A freshly formatted one.
-    pub fn format(fsid: &str, osd: OsdId, uuid: &str, seed: u64) -> OsdDisk {
-        let mut disk = SimDisk::new(DISK_BYTES, seed);
+    pub fn format(fsid: &str, osd: OsdId, uuid: &str, seed: u64, bytes: u64) -> OsdDisk {
+        let mut disk = SimDisk::new(bytes, seed);
         let mut kv = SimKv::new(seed ^ 1);
         let options =
             FormatOptions { fsid: fsid.into(), osd_uuid: uuid.into(), osd, journal_bytes: JOURNAL_BYTES };
@@ -55,6 +54,8 @@ pub struct OsdNode {
     /// Reads under way, and the first answer each object gave.
     reading: BTreeMap<RequestId, String>,
     stale: BTreeMap<String, Data>,
+    /// How much longer than usual the disk takes.
+    slowness: u32,
 }
 
 impl OsdNode {
@@ -85,6 +86,7 @@ impl OsdNode {
             lied: Vec::new(),
             reading: BTreeMap::new(),
             stale: BTreeMap::new(),
+            slowness: 1,
         })
     }
 
@@ -104,6 +106,21 @@ impl OsdNode {
         &self.osd
     }
 
+    /// How often what the disk spoilt was noticed: by a checksum, and by a read that failed.
+    pub fn met(&mut self) -> (u64, u64) {
+        (self.osd.store().stats().checksum_errors, std::mem::take(&mut self.disk.bad_reads))
+    }
+
+    /// The disk gets slower, or faster again.
+    pub fn set_disk_latency(&mut self, mean: Duration) {
+        self.latency_mean = mean;
+    }
+
+    /// Asks the daemon to stop in order.
+    pub fn stop(&mut self, now: Instant, out: &mut Vec<Output>) {
+        self.step(now, OsdEvent::Stop, out);
+    }
+
     pub fn disk_mut(&mut self) -> &mut SimDisk {
         &mut self.disk
     }
@@ -117,8 +134,48 @@ impl OsdNode {
         true
     }
 
+    /// A block of the data area cannot be read any more; false if nothing is there yet.
+    pub fn break_block(&mut self, rng: &mut Rng) -> bool {
+        let from = self.osd.store().superblock().data_offset;
+        let blocks: Vec<u64> = self.disk.blocks_from(from).collect();
+        let Some(block) = rng.pick(&blocks) else { return false };
+        self.disk.break_block(*block);
+        true
+    }
+
+    /// One of the next writes to the data area is lost, or lands beside its place.
+    pub fn spoil_write(&mut self, misdirect: bool) {
+        self.disk.spoil_from(self.osd.store().superblock().data_offset);
+        if misdirect {
+            self.disk.misdirect_writes(1);
+        } else {
+            self.disk.lose_writes(1);
+        }
+    }
+
+    /// The disk takes so many times as long as usual.
+    pub fn slow(&mut self, slowness: u32) {
+        self.slowness = slowness;
+    }
+
+    /// Nothing that spoils writes is pending any more.
+    pub fn heal_disk(&mut self) {
+        self.slowness = 1;
+        self.disk.misdirect_writes(0);
+        self.disk.lose_writes(0);
+    }
+
+    /// Flips a bit in every block of the data area that was ever written.
+    pub fn rot_everything(&mut self) {
+        let from = self.osd.store().superblock().data_offset;
+        let blocks: Vec<u64> = self.disk.blocks_from(from).collect();
+        for block in blocks {
+            self.disk.rot(block + 100, 3);
+        }
+    }
+
     fn delay(&mut self) -> Duration {
-        self.latency_mean.mul_f64(0.2 + 1.6 * self.rng.below(1000) as f64 / 1000.0)
+        self.slowness * self.latency_mean.mul_f64(0.2 + 1.6 * self.rng.below(1000) as f64 / 1000.0)
     }
 
     /// The planted defect of [`Plant::StaleRead`].

@@ -32,6 +32,10 @@ pub struct SimDisk {
     fail_flushes: bool,
     lose_writes: u32,
     misdirect_writes: u32,
+    /// Writes below are not lost or misdirected.
+    spoils_from: u64,
+    /// Blocks that were unreadable and were asked for.
+    pub bad_reads: u64,
     pub writes: u64,
     pub flushes: u64,
 }
@@ -50,6 +54,8 @@ impl SimDisk {
             fail_flushes: false,
             lose_writes: 0,
             misdirect_writes: 0,
+            spoils_from: 0,
+            bad_reads: 0,
             writes: 0,
             flushes: 0,
         }
@@ -178,7 +184,7 @@ impl SimDisk {
         self.durable.range(from / BLOCK_U64..).map(|(&block, _)| block * BLOCK_U64)
     }
 
-    /// Reads of the block at `offset` fail from now on.
+    /// Reads of the block at `offset` fail until it is written again.
     pub fn break_block(&mut self, offset: u64) {
         self.bad_blocks.insert(offset / BLOCK_U64);
     }
@@ -189,6 +195,16 @@ impl SimDisk {
 
     pub fn fail_flushes(&mut self, fail: bool) {
         self.fail_flushes = fail;
+    }
+
+    /// Only writes from there on are lost or misdirected.
+    pub fn spoil_from(&mut self, offset: u64) {
+        self.spoils_from = offset;
+    }
+
+    /// Writes still to be lost or misdirected.
+    pub fn to_spoil(&self) -> u32 {
+        self.lose_writes + self.misdirect_writes
     }
 
     /// The next `count` writes are reported as done and go nowhere.
@@ -215,17 +231,19 @@ impl SimDisk {
         if self.fail_writes {
             return Err(DiskError::Io { offset, reason: "injected".into() });
         }
-        if self.lose_writes > 0 {
+        let spoils = offset >= self.spoils_from;
+        if spoils && self.lose_writes > 0 {
             self.lose_writes -= 1;
             return Ok(());
         }
         let mut offset = offset;
-        if self.misdirect_writes > 0 && offset + bytes.len() as u64 + BLOCK_U64 <= self.capacity {
+        if spoils && self.misdirect_writes > 0 && offset + bytes.len() as u64 + BLOCK_U64 <= self.capacity {
             self.misdirect_writes -= 1;
             offset += BLOCK_U64;
         }
         for (at, chunk) in bytes.chunks_exact(BLOCK).enumerate() {
             let number = offset / BLOCK_U64 + at as u64;
+            self.bad_blocks.remove(&number);
             let known = self.cached.contains_key(&number) || self.durable.contains_key(&number);
             if !known && chunk.iter().all(|&b| b == 0) {
                 // Absent blocks are zeroes already: a formatted journal costs nothing.
@@ -244,6 +262,7 @@ impl SimDisk {
         let mut out = BytesMut::with_capacity(length);
         for block in offset / BLOCK_U64..(offset + length as u64) / BLOCK_U64 {
             if self.bad_blocks.contains(&block) {
+                self.bad_reads += 1;
                 return Err(DiskError::Io { offset: block * BLOCK_U64, reason: "injected".into() });
             }
             match self.cached.get(&block).or_else(|| self.durable.get(&block)) {
