@@ -22,13 +22,11 @@ pub fn main(words: &[&str]) -> anyhow::Result<ExitCode> {
         }
     }
     ensure!((4..=32).contains(&osds), "--osds must be 4 to 32: one is taken away at a time");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(tidy::root().join("target"), PathBuf::from);
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "--package", "nacre"])
-        .current_dir(tidy::root())
-        .status()?;
-    ensure!(built.success(), "the binary does not build");
-    let binary = target.join("release").join("nacre").canonicalize()?;
+    let binary = match std::env::var_os("NACRE_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => build()?,
+    };
+    let binary = binary.canonicalize().with_context(|| format!("no binary {}", binary.display()))?;
     let folder = std::env::temp_dir().join(format!("nacre-thrash-{}", std::process::id()));
     let options = Options { binary, minutes, seed, namespaces, osds, folder: folder.clone() };
     thrash::catch_interrupts();
@@ -45,4 +43,14 @@ pub fn main(words: &[&str]) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+fn build() -> anyhow::Result<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(tidy::root().join("target"), PathBuf::from);
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--release", "--package", "nacre"])
+        .current_dir(tidy::root())
+        .status()?;
+    ensure!(built.success(), "the binary does not build");
+    Ok(target.join("release").join("nacre"))
 }

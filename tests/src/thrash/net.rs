@@ -34,15 +34,15 @@ impl Net {
         ip(&["netns", "add", &hub]).context("network namespaces need root and the package iproute2")?;
         // From here on dropping it removes the namespaces, however far we got.
         net.nodes.push("hub".into());
-        ip(&["-n", &hub, "link", "add", "br", "type", "bridge"])?;
-        ip(&["-n", &hub, "link", "set", "br", "up"])?;
+        ip(&["-n", &hub, "link", "add", "name", "br0", "type", "bridge"])?;
+        ip(&["-n", &hub, "link", "set", "br0", "up"])?;
         for (at, node) in nodes.iter().enumerate() {
             let name = net.name(node).context("namespaces are on")?;
             ip(&["netns", "add", &name])?;
             net.nodes.push(node.clone());
             let port = format!("p{at}");
             ip(&["-n", &hub, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &name])?;
-            ip(&["-n", &hub, "link", "set", &port, "master", "br", "up"])?;
+            ip(&["-n", &hub, "link", "set", &port, "master", "br0", "up"])?;
             let address = format!("{}/24", net.address(node));
             ip(&["-n", &name, "addr", "add", &address, "dev", "eth0"])?;
             ip(&["-n", &name, "link", "set", "eth0", "up"])?;
@@ -120,7 +120,7 @@ impl Net {
         let mut rules = String::from("table inet thrash\ndelete table inet thrash\n");
         if let Some(deaf) = self.deaf.get(node) {
             rules.push_str(
-                "table inet thrash { chain in { type filter hook input priority 0; policy accept;\n",
+                "table inet thrash { chain heard { type filter hook input priority 0; policy accept;\n",
             );
             rules.push_str("iif \"lo\" accept\n");
             for address in &deaf.to {
@@ -129,7 +129,7 @@ impl Net {
             if deaf.loss_permille > 0 {
                 rules.push_str(&format!("numgen random mod 1000 < {} drop\n", deaf.loss_permille));
             }
-            rules.push_str("} }\n");
+            rules.push_str("}\n}\n");
         }
         let mut nft = Command::new("ip")
             .args(["netns", "exec", &name, "nft", "-f", "-"])
