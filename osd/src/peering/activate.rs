@@ -2,10 +2,10 @@
 
 use super::LOG_PIECE;
 use crate::log::{BackfillMark, encode_version};
-use crate::pg::{Pg, PgContext, State};
+use crate::pg::{Membership, Pg, PgContext, State};
 use crate::token::PgPurpose;
-use nacre_types::{OsdId, mutant};
 use nacre_types::buggify;
+use nacre_types::{OsdId, mutant};
 use nacre_wire::Transaction;
 use nacre_wire::messages::{PgActivate, PgActivated, PgQuery, PgRemove};
 use std::collections::BTreeSet;
@@ -52,6 +52,7 @@ impl Pg {
 
     pub(crate) fn send_activations(&mut self, ctx: &mut PgContext<'_>) {
         let State::Activating { waiting } = self.state().clone() else { return };
+        let (prior_lease, holder) = self.prior_lease(ctx.now);
         for osd in waiting.into_iter().filter(|&osd| osd != self.me) {
             let since = self.peers.get(&osd).and_then(|peer| peer.common);
             let (tail, entries) = self.log.encode_after(since);
@@ -67,6 +68,8 @@ impl Pg {
                     past_intervals: self.past.encode(),
                     start_backfill: since.is_none(),
                     more: piece < count,
+                    prior_lease_ns: prior_lease.as_nanos() as u64,
+                    prior_holder_plus_one: holder.map_or(0, |osd| osd.0.saturating_add(1)),
                 };
                 self.send(ctx, osd, message);
             }
@@ -126,8 +129,13 @@ impl Pg {
         if !self.is_active() || self.clean || !self.recovery_summary().done {
             return;
         }
+        let size = ctx.map.pool(self.id.pool).map_or(0, |pool| pool.size as usize);
+        let Membership { up, acting, .. } = &self.members;
+        // Placement offers too few, and copies elsewhere make up for it: without the exception in the map they would be
+        // chosen again, for ever.
+        let spares_serve = up.len() < size && up.len() < acting.len() && up.first() == acting.first();
         // In another order too: else the exception in the map would stay for ever.
-        if self.members.up != self.members.acting {
+        if self.members.up != self.members.acting && !spares_serve {
             let up_is_full = self.members.up.iter().all(|osd| {
                 self.members.is_acting(*osd)
                     || self.peers.get(osd).is_some_and(|peer| peer.info.is_complete())

@@ -10,6 +10,7 @@ use crate::token::PgPurpose;
 use nacre_types::{EVersion, OsdId, mutant};
 use nacre_wire::Transaction;
 use nacre_wire::messages::{LogLevel, PgActivate, PgActivated, PgNotify, PgQuery};
+use std::time::Duration;
 
 impl Pg {
     /// What this copy is, for its primary.
@@ -98,6 +99,10 @@ impl Pg {
         if auth.head() != theirs.last_update {
             return Err(format!("its log ends at {}, not at {}", auth.head(), theirs.last_update));
         }
+        let holder = message.prior_holder_plus_one.checked_sub(1).map(OsdId);
+        // No lease is longer than that; a peer may not stall a failover for as long as it likes.
+        let left = Duration::from_nanos(message.prior_lease_ns).min(ctx.config.tunables.heartbeat_grace);
+        self.lease.take_over(ctx.now, holder, left);
         let mut t = Transaction::new(self.id);
         if message.start_backfill {
             self.log = auth;

@@ -2,7 +2,7 @@
 //!
 //! A primary serves reads while every acting member has, within the lease's duration, promised not to help another
 //! primary sooner. A new primary waits until the promises it hears of have run out, or their holder has itself joined
-//! the new interval (and thereby given them up). Only durations cross the wire; clocks may drift by [`DRIFT_DIVISOR`].
+//! the new interval (and thereby given them up); while it waits, so do its members, should one of them lead next. Only durations cross the wire; clocks may drift by [`DRIFT_DIVISOR`].
 
 use crate::pg::{Pg, PgContext, State};
 use nacre_types::{Instant, OsdId, mutant};
@@ -33,9 +33,13 @@ impl Lease {
         Lease { granted: vec![(None, now + with_drift(duration))], ..Lease::default() }
     }
 
+    /// What this OSD was told of promises is as good as its own: whoever comes next may hear of them here alone.
     pub fn start_interval(&mut self) {
         self.acked.clear();
-        self.prior.clear();
+        let prior = std::mem::take(&mut self.prior);
+        let given_up = |holder: Option<OsdId>| holder.is_some_and(|osd| prior.contains_key(&osd));
+        let running = prior.values().filter(|(_, holder)| !given_up(*holder));
+        self.granted.extend(running.map(|&(end, holder)| (holder, end)));
         self.next_renewal = Instant::ZERO;
     }
 
@@ -57,15 +61,31 @@ impl Lease {
         (last.since(now), same)
     }
 
+    /// What a primary still waits for, it hands to its members: to the next one they may be all that is left of it.
+    pub fn take_over(&mut self, now: Instant, holder: Option<OsdId>, left: Duration) {
+        self.granted.retain(|(_, end)| *end > now);
+        if !left.is_zero() {
+            self.granted.push((holder, now + with_drift(left)));
+        }
+    }
+
     pub fn note_prior(&mut self, from: OsdId, until: Instant, holder: Option<OsdId>) {
         self.prior.insert(from, (until, holder));
     }
 
     /// Until when a new primary must not serve; `joined` says who is known to have given up what it held.
     pub fn prior_end(&self, now: Instant, joined: impl Fn(OsdId) -> bool) -> Option<Instant> {
+        self.prior_running(now, joined).map(|(end, _)| end).max()
+    }
+
+    fn prior_running(
+        &self,
+        now: Instant,
+        joined: impl Fn(OsdId) -> bool,
+    ) -> impl Iterator<Item = (Instant, Option<OsdId>)> {
         let own = self.granted.iter().map(|&(holder, end)| (end, holder));
         let all = own.chain(self.prior.values().copied());
-        all.filter(|&(end, holder)| end > now && !holder.is_some_and(&joined)).map(|(end, _)| end).max()
+        all.filter(move |&(end, holder)| end > now && !holder.is_some_and(&joined))
     }
 
     /// Until when reads may be served; with no other member the lease is the primary's own.
@@ -153,6 +173,18 @@ impl Pg {
         self.members.acting.iter().copied().filter(|osd| *osd != self.me && lacks(osd)).collect()
     }
 
+    /// How long it still waits for leases of earlier intervals, and whose they are if all are one OSD's.
+    pub(crate) fn prior_lease(&self, now: Instant) -> (Duration, Option<OsdId>) {
+        let joined = |osd| osd == self.me || self.lease.prior.contains_key(&osd);
+        let mut running = self.lease.prior_running(now, joined);
+        let Some((end, holder)) = running.next() else { return (Duration::ZERO, None) };
+        let merge = |(last, same): (Instant, Option<OsdId>), (end, holder): (Instant, Option<OsdId>)| {
+            (last.max(end), same.filter(|_| same == holder))
+        };
+        let (last, same) = running.fold((end, holder), merge);
+        (last.since(now), same)
+    }
+
     /// Until when leases of earlier intervals keep this primary from serving.
     pub(crate) fn prior_lease_end(&self, now: Instant) -> Option<Instant> {
         let end = self.lease.prior_end(now, |osd| osd == self.me || self.lease.prior.contains_key(&osd));
@@ -177,6 +209,25 @@ mod tests {
         assert_eq!(lease.prior_end(now + SECOND, |_| false), None);
         lease.grant(now, OsdId(8), DURATION);
         assert!(lease.prior_end(now, |osd| osd == OsdId(7)).is_some_and(|end| end > now + DURATION));
+    }
+
+    #[test]
+    fn what_a_primary_waits_for_outlives_its_interval() {
+        let now = Instant::from_millis(10_000);
+        let mut lease = Lease::default();
+        lease.note_prior(OsdId(1), now + SECOND, Some(OsdId(7)));
+        lease.start_interval();
+        assert_eq!(lease.prior_end(now, |_| false), Some(now + SECOND));
+        assert_eq!(lease.granted_remaining(now), (SECOND, Some(OsdId(7))));
+        let mut member = Lease::default();
+        member.take_over(now, Some(OsdId(7)), SECOND);
+        assert!(member.granted_remaining(now).0 > SECOND);
+        assert_eq!(member.prior_end(now, |osd| osd == OsdId(7)), None);
+        // Who took part itself has given up what it held.
+        lease.note_prior(OsdId(2), now + SECOND * 2, Some(OsdId(8)));
+        lease.note_prior(OsdId(8), now, None);
+        lease.start_interval();
+        assert_eq!(lease.prior_end(now, |_| false), Some(now + SECOND));
     }
 
     #[test]

@@ -284,6 +284,12 @@ pub struct PgActivate {
     pub start_backfill: bool,
     #[prost(bool, tag = "7")]
     pub more: bool,
+    /// How long read leases of earlier intervals keep the primary from serving: the member's promise from now on.
+    #[prost(uint64, tag = "8")]
+    pub prior_lease_ns: u64,
+    /// One more than the OSD that holds them; 0 if there are several or it is not known.
+    #[prost(uint32, tag = "9")]
+    pub prior_holder_plus_one: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
