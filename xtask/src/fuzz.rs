@@ -11,10 +11,9 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 /// What a compiler adds for libFuzzer: counters and their places, and what is compared with what.
-const INSTRUMENT: &str = "--cfg fuzzing -Ctarget-cpu=x86-64-v2 -Cpasses=sancov-module \
+const INSTRUMENT: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
     -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares";
-const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 /// Two processes at a time: the reference machine has two cores.
 const AT_A_TIME: usize = 2;
 /// One input that takes longer is a finding.
@@ -111,6 +110,15 @@ pub fn main(words: &[&str]) -> anyhow::Result<ExitCode> {
 
 fn build() -> anyhow::Result<Fuzzer> {
     let root = tidy::root();
+    // Named, so that build scripts and macros are built without the instrumentation.
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    // The environment's flags replace those of `.cargo/config.toml`.
+    let machine = if cfg!(target_arch = "x86_64") {
+        "-Ctarget-cpu=x86-64-v2 -Ctarget-feature=+pclmulqdq,+aes "
+    } else {
+        ""
+    };
+    let flags = format!("{machine}{INSTRUMENT}");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from).join("fuzz");
     let status = Command::new(env!("CARGO"))
         .args([
@@ -123,14 +131,14 @@ fn build() -> anyhow::Result<Fuzzer> {
             "--features",
             "libfuzzer",
         ])
-        .args(["--profile", "fuzz", "--target", TRIPLE])
+        .args(["--profile", "fuzz", "--target", &triple])
         .env("CARGO_TARGET_DIR", &target)
-        .env("RUSTFLAGS", INSTRUMENT)
+        .env("RUSTFLAGS", flags)
         .current_dir(&root)
         .status()?;
     ensure!(status.success(), "the fuzzer does not build");
     Ok(Fuzzer {
-        binary: target.join(TRIPLE).join("fuzz").join("nacre-fuzz"),
+        binary: target.join(&triple).join("fuzz").join("nacre-fuzz"),
         work: target.join("inputs"),
         kept: root.join("fuzz").join("corpus"),
     })
