@@ -134,7 +134,14 @@ fn went_down(state: &Service, id: OsdId, info: &OsdInfo) -> Value {
     let name = format!("{id} ");
     let mut reason = None;
     for line in state.log.iter().rev() {
-        if let Some(rest) = line.text.strip_prefix(&name) {
+        if line.who == name.trim_end()
+            && let Some(own) = line.text.strip_prefix("stops: ")
+        {
+            // Its own last words say more than what others saw of it.
+            let kind = if own.starts_with("the store has failed") { "disk_failed" } else { "ended" };
+            reason = Some((line, kind, own));
+            break;
+        } else if let Some(rest) = line.text.strip_prefix(&name) {
             if rest.starts_with("is up at ") {
                 break;
             }

@@ -125,7 +125,7 @@ impl Pg {
             _ => {}
         }
         let size = ctx.map.pool(self.id.pool).map_or(0, |pool| pool.size);
-        let have = self.members.acting.len().max(self.members.up.len()) as u32;
+        let have = self.members.up.len() as u32;
         if have < size {
             add("redundancy", Some((self.state_since(), Needs::Places { have, size })));
         }

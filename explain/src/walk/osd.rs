@@ -232,6 +232,14 @@ impl<'a> Walk<'a> {
             self.flag("nodown", "the monitors do not mark failed OSDs down");
             return self.start_step(id);
         }
+        let reports = self.evidence.leader.as_ref().map_or_else(Vec::new, |leader| leader.reports(id));
+        if !reports.is_empty() {
+            let by: Vec<OsdId> = reports.iter().map(|(by, _)| *by).collect();
+            self.step(
+                format!("only {} told the monitors, who wait for a second report; a living OSD comes back by itself", names(&by)),
+                Some(format!("nacre osd down {id}")),
+            );
+        }
         let by = if complain.is_empty() { String::new() } else { format!(", say {}", names(&complain)) };
         let unmarked = self.evidence.leader.is_none();
         if refused {

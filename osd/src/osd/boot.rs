@@ -11,7 +11,7 @@ use crate::OsdEffect;
 use crate::token::Purpose;
 use nacre_store::{OSD_META, ObjectStore, StoreError};
 use nacre_types::{Epoch, Instant, Needs, OsdId, Outbox, PgId};
-use nacre_wire::messages::{LogLevel, OsdBoot, OsdStopping, Subscribe};
+use nacre_wire::messages::{ClusterLog, LogLevel, LogLine, OsdBoot, OsdStopping, Subscribe};
 use nacre_wire::{SessionId, Transaction};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -185,6 +185,14 @@ impl<S: ObjectStore> Osd<S> {
         self.core.send_mon(out, OsdStopping { osd, instance, reason: reason.into() });
     }
 
+    /// The cluster log keeps why it ended, also where the map has shown it down all along.
+    fn leave_word(&self, reason: &str, out: &mut Outbox<OsdEffect>) {
+        let at_ms = (self.core.last_step.as_millis() as i64 + self.core.wall_offset).max(0) as u64;
+        let text = format!("stops: {reason}");
+        let line = LogLine { at_ms, level: LogLevel::Error as i32, text, ..LogLine::default() };
+        self.core.send_mon(out, ClusterLog { lines: vec![line] });
+    }
+
     pub(crate) fn stop_now(&mut self, reason: String, failed: bool, out: &mut Outbox<OsdEffect>) {
         if self.core.phase == Phase::Stopped {
             return;
@@ -192,6 +200,7 @@ impl<S: ObjectStore> Osd<S> {
         if failed {
             self.core.log(out, LogLevel::Error, reason.clone());
             self.send_stopping(&reason, out);
+            self.leave_word(&reason, out);
         }
         self.core.phase = Phase::Stopped;
         out.push(OsdEffect::Stopped { reason, failed });

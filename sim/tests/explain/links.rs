@@ -1,6 +1,6 @@
 //! Networks that carry some of what is sent.
 
-use crate::lab::{Lab, PG, expect, op};
+use crate::lab::{Lab, PG, Plan, expect, op};
 use nacre_client::ClientEvent;
 use nacre_explain::{Cause, Question};
 use nacre_sim::network::NodeId;
@@ -63,7 +63,7 @@ fn an_osd_does_not_reach_the_monitors() {
 
 #[test]
 fn a_primary_that_does_not_reach_the_monitors_cannot_begin_an_interval() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with(Plan { osds: 5, ..Plan::default() });
     let node = lab.node(0);
     lab.cut_from_monitors(node);
     lab.run(12);
@@ -124,4 +124,17 @@ fn the_leader_is_cut_off_with_the_client() {
     lab.run(25);
     let answer = lab.ask(Question::Monitors);
     expect(&answer, Cause::NoQuorum, "mon.b", "start mon.b");
+}
+
+#[test]
+fn one_voice_is_not_enough_to_mark_an_osd_down() {
+    let mut lab = Lab::new();
+    let node = lab.node(0);
+    lab.cut_from_monitors(node);
+    lab.run(12);
+    lab.kill(2);
+    lab.begin_write(0, "x", 100);
+    lab.run(12);
+    let answer = lab.ask(op("x"));
+    expect(&answer, Cause::OsdProcessGone, &lab.osd(2), "osd down");
 }

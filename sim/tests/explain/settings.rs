@@ -34,6 +34,7 @@ fn recovery_is_switched_off() {
 /// An OSD comes back so late that its log does not reach, and has to be filled.
 fn backfill(before: impl FnOnce(&mut Lab)) -> Lab {
     let mut lab = Lab::with(Plan { log_entries: 12, ..Plan::default() });
+    lab.write(8, 300_000);
     lab.kill(2);
     lab.run(6);
     for _ in 0..4 {
@@ -108,6 +109,9 @@ fn the_pool_was_removed() {
     let mut lab = Lab::new();
     lab.command(json!({"prefix": "osd pool create", "pool": "two", "pg_num": 1, "size": 2}));
     lab.run(3);
+    lab.command(
+        json!({"prefix": "config set", "who": "global", "name": "mon_allow_pool_delete", "value": "true"}),
+    );
     lab.command(json!({"prefix": "osd pool rm", "pool": "two", "pool2": "two", "yes": true}));
     lab.run(3);
     let answer = lab.ask(Question::Pg(PgId::new(PoolId(2), 0)));
