@@ -1,6 +1,9 @@
 //! The mutation suite: each bug of [`Mutant`] runs under options that give it a chance, seed after seed, until a checker
 //! catches it. One that no checker catches stands for a real bug that none would catch either.
 
+mod probes;
+
+use crate::network::Conditions;
 use crate::options::{Faults, Options};
 use crate::run::run;
 use crate::scenario;
@@ -36,9 +39,10 @@ pub fn control(bug: Mutant, seed: u64) -> Trial {
 
 fn run_with(active: Option<Mutant>, bug: Mutant, seed: u64, print: bool) -> Trial {
     mutant::set(active);
-    let result = quietly(|| match scenario_of(bug) {
-        Some(text) => (scenario::run(text, print).err(), 0),
-        None => {
+    let result = quietly(|| match way(bug) {
+        Way::Scenario(text) => (scenario::run(text, print).err().map(|why| format!("scenario {why}")), 0),
+        Way::Probe(probe) => (probe(print).err(), 0),
+        Way::Sweep => {
             let outcome = run(options(bug, seed), print);
             (outcome.failure, outcome.operations)
         }
@@ -75,7 +79,12 @@ fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 
 /// Who speaks, by how they say it.
 fn checker_of(failure: &str) -> &'static str {
-    let signs: [(&str, &str); 14] = [
+    let signs: [(&str, &str); 18] = [
+        ("scenario ", "scenario"),
+        ("locks: ", "locks"),
+        ("watches: ", "watches"),
+        ("snapshots: ", "snapshots"),
+        ("omaps: ", "omaps"),
         ("acknowledges a write of", "one writer"),
         ("inconsistent", "scrub"),
         ("no order of its", "linearizability"),
@@ -88,17 +97,38 @@ fn checker_of(failure: &str) -> &'static str {
         ("no answer within", "liveness: answers"),
         ("image ", "images"),
         ("snapshot", "snapshots"),
-        ("line ", "scenario"),
         ("acknowledged as", "one writer"),
     ];
     signs.iter().find(|(sign, _)| failure.contains(sign)).map_or("other", |(_, checker)| checker)
 }
 
-/// Bugs that need a certain sequence rather than luck.
-fn scenario_of(bug: Mutant) -> Option<&'static str> {
+/// How a bug is looked for.
+enum Way {
+    /// By luck: seeds under [`options`].
+    Sweep,
+    /// It needs a certain sequence.
+    Scenario(&'static str),
+    /// It needs somebody who looks.
+    Probe(fn(bool) -> Result<(), String>),
+}
+
+fn way(bug: Mutant) -> Way {
     match bug {
-        _ => None,
+        Mutant::LeaseIgnored => Way::Scenario(include_str!("../../tests/scenarios/f20-stale-read.txt")),
+        Mutant::PriorLeaseIgnored => Way::Scenario(include_str!("mutants/prior-lease.txt")),
+        Mutant::BlocklistIgnored => Way::Scenario(include_str!("mutants/fenced.txt")),
+        Mutant::OneReporter => Way::Scenario(include_str!("mutants/one-reporter.txt")),
+        Mutant::LockNotChecked => Way::Probe(probes::locks),
+        Mutant::NotifyLost => Way::Probe(probes::watches),
+        Mutant::SnapsetDropped => Way::Probe(probes::whiteouts),
+        Mutant::OmapClearForgotten | Mutant::OmapLostInReplay => Way::Probe(probes::omaps),
+        _ => Way::Sweep,
     }
+}
+
+/// Whether one run tells everything: others would be the same.
+pub fn is_certain(bug: Mutant) -> bool {
+    !matches!(way(bug), Way::Sweep)
 }
 
 /// A small busy cluster, in which things happen often.
@@ -128,24 +158,33 @@ fn options(bug: Mutant, seed: u64) -> Options {
     let crashing = Options { faults: faults("crash,power"), ..busy.clone() };
     let short_log = Options { log_entries: 12, ..busy.clone() };
     let refilling = Options { size: 2, min_size: 1, osds: 4, ..short_log.clone() };
+    let slow_network = Conditions { latency_mean: Duration::from_millis(5), ..busy.conditions };
+    let resets = Conditions { reset_per_100k: 500, ..busy.conditions };
     match bug {
-        AckBeforeAll
-        | DivergentKept
-        | RewoundLogKept
-        | ActivatedBeforeDurable
-        | MissingNotNoted
-        | ReadsUncommitted
-        | DupAckedEarly => crashing,
+        AckBeforeAll => Options { faults: faults("partition,crash"), size: 3, min_size: 2, osds: 3, ..busy },
+        DivergentKept | RewoundLogKept | ActivatedBeforeDurable | MissingNotNoted => crashing,
+        ReadsUncommitted => Options {
+            faults: faults("partition"),
+            clients: 3,
+            tasks: 6,
+            objects: 12,
+            pg_num: 1,
+            conditions: slow_network,
+            ..busy
+        },
         PrimaryAckBeforeCommit | ReplicaAckBeforeCommit => Options {
-            faults: faults("power"),
+            faults: faults("blackout"),
             disk_latency_mean: Duration::from_millis(10),
-            fault_interval: Duration::from_millis(1500),
+            fault_interval: Duration::from_secs(5),
+            tasks: 8,
+            objects: 24,
             ..pair
         },
-        DupsDroppedAtTrim | DupsNotSent | ResentAsNew | GapAccepted => {
+        DupsDroppedAtTrim | ResentAsNew => {
             Options { faults: faults("crash,partition,pause"), pg_num: 1, ..short_log }
         }
-        LeaseIgnored | PriorLeaseIgnored => Options { faults: faults("partition,pause"), ..busy },
+        DupsNotSent => Options { faults: faults("crash,partition,reweight"), pg_num: 1, ..refilling },
+        GapAccepted => Options { faults: faults("pause"), conditions: resets, ..busy },
         LeaseForgottenAtRestart => Options { faults: faults("crash,partition"), ..busy },
         UpThruSkipped | PastIntervalForgotten | DownIgnored => {
             Options { faults: faults("crash,power"), ..pair }
@@ -168,7 +207,7 @@ fn options(bug: Mutant, seed: u64) -> Options {
         ScrubTakesBadCopy | ReadUnchecked => {
             Options { faults: faults("rot,crash"), size: 3, min_size: 2, osds: 3, unit: 520, ..busy }
         }
-        CloneNotMade | TrimTakesClone | SnapsetDropped | CloneUncounted => {
+        CloneNotMade | TrimTakesClone | CloneUncounted => {
             Options { faults: faults("crash"), images: true, ..busy }
         }
         CommitBeforeFlush | CheckpointUnflushed | ReplayStopsEarly | ReplayUnchecked => Options {

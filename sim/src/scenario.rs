@@ -3,10 +3,15 @@
 //! ```text
 //! cluster osds=3 size=3 min_size=2 [mons=1 clients=2]   one PG; A, B, C are its acting set, primary first
 //! crash|power|start|wipe NODE      NODE: A, osd.3, mon.a, client.0
+//! order osd down|osd out|osd in NODE   what an operator orders
+//! fence CLIENT                     it is blocklisted
+//! slow NODE NODE SECONDS           what the first sends to the second takes so much longer
+//! NODE is up
 //! cut NODE... | NODE...            both ways, the left from the right; `*` for all others
 //! heal
 //! wait SECONDS
 //! CLIENT write OBJECT NUMBER       answered within a minute
+//! CLIENT writes OBJECT NUMBER      nobody waits for the answer
 //! CLIENT read OBJECT is NUMBER     likewise
 //! CLIENT read OBJECT is not NUMBER within SECONDS   no answer will do
 //! halted for SECONDS               the PG is not active at any time
@@ -18,10 +23,11 @@ use crate::checkers::history::{Action, Answer};
 use crate::cluster::SimCluster;
 use crate::network::NodeId;
 use crate::options::{Faults, Options};
-use crate::run::{POOL, start};
+use crate::run::{POOL, command, start};
 use crate::trace::Trace;
 use crate::workload::Units;
-use nacre_types::{PgId, PoolId};
+use nacre_types::{OsdId, PgId, PoolId};
+use serde_json::json;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -109,6 +115,33 @@ impl Scenario {
                 }
             }
             ["cut", ..] => self.cut(&words[1..])?,
+            ["order", a, b, node] => {
+                let NodeId::Osd(at) = self.node(node)? else { return Err("not an OSD".into()) };
+                command(&mut self.cluster, json!({"prefix": format!("{a} {b}"), "ids": [at]}))?;
+            }
+            ["fence", client] => {
+                let node = self.node(client)?;
+                let slot = self.cluster.world.nodes.get_mut(&node);
+                let id = slot.and_then(|slot| slot.node.client()).map(|client| client.cluster.client_id());
+                let Some(id) = id else { return Err("not a client".into()) };
+                let order = json!({"prefix": "osd blocklist add", "client": id.to_string()});
+                command(&mut self.cluster, order)?;
+            }
+            ["slow", from, to, time] => {
+                let (from, to, by) = (self.node(from)?, self.node(to)?, seconds(time)?);
+                self.cluster.world.network.slow(from, to, by);
+            }
+            [node, "is", "up"] => {
+                let NodeId::Osd(at) = self.node(node)? else { return Err("not an OSD".into()) };
+                let map = self.cluster.newest_map().ok_or("no map")?;
+                if !map.is_up(OsdId(at as u32)) {
+                    return Err("it is down".into());
+                }
+            }
+            [client, "writes", object, number] => {
+                let id = number.parse().map_err(|_| "not a number")?;
+                self.begin(client, object, Action::WriteFull(id), PATIENCE)?;
+            }
             [client, "write", object, number] => {
                 let id = number.parse().map_err(|_| "not a number")?;
                 let answer = self.perform(client, object, Action::WriteFull(id), PATIENCE)?;
@@ -193,6 +226,20 @@ impl Scenario {
         action: Action,
         limit: Duration,
     ) -> Result<Answer, String> {
+        let done = self.begin(client, object, action, limit)?;
+        let waiting = done.clone();
+        self.cluster.run_while(limit * 2, move |_| waiting.borrow().is_none());
+        let answer = done.borrow_mut().take();
+        Ok(answer.unwrap_or(Answer::Unknown))
+    }
+
+    fn begin(
+        &mut self,
+        client: &str,
+        object: &str,
+        action: Action,
+        limit: Duration,
+    ) -> Result<Rc<RefCell<Option<Answer>>>, String> {
         let node = self.node(client)?;
         let done: Rc<RefCell<Option<Answer>>> = Rc::default();
         let (result, object) = (done.clone(), object.to_string());
@@ -206,10 +253,7 @@ impl Scenario {
             };
             *result.borrow_mut() = Some(answer);
         });
-        let waiting = done.clone();
-        self.cluster.run_while(limit * 2, move |_| waiting.borrow().is_none());
-        let answer = done.borrow_mut().take();
-        Ok(answer.unwrap_or(Answer::Unknown))
+        Ok(done)
     }
 }
 

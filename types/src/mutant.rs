@@ -42,7 +42,6 @@ mutants! {
     AckBeforeAll "ack-before-all" "a write is acknowledged when one replica has it, not all",
     PrimaryAckBeforeCommit "primary-ack-before-commit" "the primary counts its own copy before it is durable",
     ReplicaAckBeforeCommit "replica-ack-before-commit" "a replica acknowledges before its journal has the write",
-    DupAckedEarly "dup-acked-early" "a request sent twice is answered although its write is not committed by all",
     DupsDroppedAtTrim "dups-dropped-at-trim" "requests are forgotten when the log is trimmed",
     DupsNotSent "dups-not-sent" "a member that is filled anew does not get the dup table",
     GapAccepted "gap-accepted" "a replica takes a write although the one before it is missing",
@@ -76,7 +75,7 @@ mutants! {
     SnapsetDropped "snapset-dropped" "a head that is removed takes its snapshot set along",
     BlocklistIgnored "blocklist-ignored" "operations of a blocklisted client run",
     LockNotChecked "lock-not-checked" "a write that asserts a lost lock is not refused",
-    NotifyLost "notify-lost" "a notification is counted as delivered to a watcher that got nothing",
+    NotifyLost "notify-lost" "a notification is not sent, and nobody is said to have missed it",
     // Store.
     CommitBeforeFlush "commit-before-flush" "a transaction commits when its record is written, before the flush",
     CheckpointEarly "checkpoint-early" "a checkpoint covers records whose data is not written back",

@@ -18,7 +18,7 @@ pub fn main(words: &[&str]) -> anyhow::Result<std::process::ExitCode> {
 mod suite {
     use crate::sim::cpu_seconds;
     use anyhow::{Context as _, bail};
-    use nacre_sim::mutants::{Caught, control, trial};
+    use nacre_sim::mutants::{Caught, control, is_certain, trial};
     use nacre_types::mutant::Mutant;
     use std::process::ExitCode;
 
@@ -78,7 +78,7 @@ mod suite {
         let began = used();
         let mut seeds = 0;
         for seed in args.from..args.from.saturating_add(args.seeds) {
-            if seeds > 0 && used() - began >= args.seconds {
+            if seeds > 0 && (used() - began >= args.seconds || is_certain(bug)) {
                 break;
             }
             seeds += 1;

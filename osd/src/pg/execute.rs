@@ -284,7 +284,7 @@ impl Pg {
     }
 
     fn answer_duplicate(&mut self, ctx: &mut PgContext<'_>, id: u64, found: FoundRequest) {
-        if found.version > self.committed_to && !mutant!(DupAckedEarly) {
+        if found.version > self.committed_to {
             if let Some(op) = self.pipeline.ops.get_mut(&id) {
                 op.stage = Stage::Duplicate(found.version);
             }

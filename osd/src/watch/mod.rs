@@ -146,9 +146,9 @@ impl Registry {
                 self.out.push(WatchOutput::Send { session, event });
             }
         }
-        let waiting: BTreeSet<WatcherId> = self.watchers(object).into_iter().collect();
+        let mut waiting: BTreeSet<WatcherId> = self.watchers(object).into_iter().collect();
         if mutant!(NotifyLost) {
-            self.out.retain(|output| !matches!(output, WatchOutput::Send { .. }));
+            (self.out, waiting) = Default::default();
         }
         let deadline = now + Duration::from_millis(clamp(timeout_ms));
         let (object, reply) = (object.clone(), NotifyReply::default());
