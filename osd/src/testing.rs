@@ -302,10 +302,23 @@ impl Cluster {
 
     /// A request by the test's client, without waiting for the answer.
     pub(crate) fn request(&mut self, object: &ObjectId, ops: Vec<ObjectOpKind>, data: Data) -> u64 {
+        self.request_under(object, &[], ops, data)
+    }
+
+    /// The same with a snapshot context, newest first.
+    pub(crate) fn request_under(
+        &mut self,
+        object: &ObjectId,
+        snaps: &[u64],
+        ops: Vec<ObjectOpKind>,
+        data: Data,
+    ) -> u64 {
         self.requests += 1;
         let pg = self.map.object_pg(object).expect("the pool");
         let message = OsdOp {
             object: Some(ObjectName::from(object)),
+            snap_seq: snaps.first().copied().unwrap_or_default(),
+            snaps: snaps.to_vec(),
             ops: ops.into_iter().map(ObjectOp::from).collect(),
             ..OsdOp::default()
         };

@@ -2,12 +2,12 @@
 
 mod thrash;
 
-use crate::testing::{Cluster, PG, object};
-use nacre_maps::WEIGHT_IN;
+use crate::testing::{Cluster, PG, POOL, object};
+use nacre_maps::{SnapRange, WEIGHT_IN};
 use nacre_store::ObjectStore;
 use nacre_types::{OsdId, Rng};
 use nacre_wire::Data;
-use nacre_wire::op::{Empty, ObjectOpKind, PairList};
+use nacre_wire::op::{Empty, Extent, ObjectOpKind, PairList};
 use nacre_wire::transaction::Pair;
 
 fn bytes(seed: u64, len: usize) -> Vec<u8> {
@@ -110,6 +110,49 @@ fn backfill_interrupted_goes_on_from_its_mark_and_leftovers_go() {
     c.change(|map, step| step.osd_mut(map, out).unwrap().weight = WEIGHT_IN);
     c.settle();
     c.assert_copies_agree();
+}
+
+/// Clones made of families that are still to go to the target go with them; those trimmed meanwhile do not.
+#[test]
+fn clones_made_while_their_family_waits_for_backfill_are_filled_too() {
+    for trim in [false, true] {
+        let mut c = Cluster::new(3, 3, 1);
+        for n in 0..100 {
+            c.write(&object(&format!("o{n}")), 0, bytes(n, 3000));
+        }
+        let down = other_than(&c, c.primary(PG));
+        c.kill(down);
+        c.disks.remove(&down);
+        c.start(down);
+        let digests = |c: &Cluster| c.delivered.get("BackfillDigest").copied();
+        c.run_until("a window is compared", |c| digests(c) == Some(1));
+        let requests: Vec<u64> = (0..100)
+            .map(|n| {
+                let op = ObjectOpKind::Write(Extent { offset: 100, length: 500 });
+                let data = Data::checksummed(100, bytes(100 + n, 500).into());
+                c.request_under(&object(&format!("o{n}")), &[1], vec![op], data)
+            })
+            .collect();
+        if trim {
+            c.change(|map, step| {
+                let mut pool = map.pool(POOL).unwrap().clone();
+                pool.removed_snaps = vec![SnapRange { start: 1, length: 1 }];
+                step.pools.insert(POOL, Some(pool));
+            });
+        }
+        for request in requests {
+            assert_eq!(c.answer(request).0.code, nacre_wire::ErrorCode::Ok as i32);
+        }
+        c.settle();
+        if trim {
+            let alone = |c: &Cluster| c.osds.values().all(|osd| osd.store().objects.len() == 100);
+            c.run_until("all clones are trimmed", alone);
+        }
+        c.settle();
+        c.assert_copies_agree();
+        let copies = if trim { 100 } else { 200 };
+        assert!(c.osds.values().all(|osd| osd.store().objects.len() == copies));
+    }
 }
 
 #[test]
