@@ -6,7 +6,7 @@
 //! order osd down|osd out|osd in NODE   what an operator orders
 //! fence CLIENT                     it is blocklisted
 //! slow NODE NODE SECONDS           what the first sends to the second takes so much longer
-//! NODE is up
+//! NODE stayed up                   since the beginning
 //! cut NODE... | NODE...            both ways, the left from the right; `*` for all others
 //! heal
 //! wait SECONDS
@@ -26,7 +26,7 @@ use crate::options::{Faults, Options};
 use crate::run::{POOL, command, start};
 use crate::trace::Trace;
 use crate::workload::Units;
-use nacre_types::{OsdId, PgId, PoolId};
+use nacre_types::{Epoch, OsdId, PgId, PoolId};
 use serde_json::json;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -46,7 +46,7 @@ pub fn run(text: &str, print: bool) -> Result<(), String> {
     let map = cluster.newest_map().ok_or("no map")?;
     let members = map.pg(pg).map(|place| place.acting.clone()).unwrap_or_default();
     let members = members.iter().map(|osd| osd.0 as usize).collect();
-    let mut scenario = Scenario { cluster, pg, members };
+    let mut scenario = Scenario { cluster, pg, members, began: map.epoch() };
     for (number, line) in lines {
         scenario.line(line).map_err(|why| format!("line {}: {line}: {why}", number + 1))?;
         if let Some(failure) = scenario.cluster.world.failure.take() {
@@ -84,6 +84,8 @@ struct Scenario {
     cluster: SimCluster,
     pg: PgId,
     members: Vec<usize>,
+    /// The epoch it began in.
+    began: Epoch,
 }
 
 impl Scenario {
@@ -131,11 +133,12 @@ impl Scenario {
                 let (from, to, by) = (self.node(from)?, self.node(to)?, seconds(time)?);
                 self.cluster.world.network.slow(from, to, by);
             }
-            [node, "is", "up"] => {
+            [node, "stayed", "up"] => {
                 let NodeId::Osd(at) = self.node(node)? else { return Err("not an OSD".into()) };
                 let map = self.cluster.newest_map().ok_or("no map")?;
-                if !map.is_up(OsdId(at as u32)) {
-                    return Err("it is down".into());
+                let info = map.osd(OsdId(at as u32)).ok_or("no such OSD")?;
+                if info.up_from() > self.began || !info.up {
+                    return Err("it was marked down".into());
                 }
             }
             [client, "writes", object, number] => {
