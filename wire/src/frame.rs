@@ -243,8 +243,8 @@ impl FrameDecoder {
             let taken = (wanted - self.buffer.len()).min(chunk.len());
             if self.buffer.capacity() < self.buffer.len() + taken {
                 // Room for a modest frame at once, for a huge one only when a part of it is there.
-                let huge = self.buffer.is_empty() && wanted > RESERVE_BYTES_MAX;
-                let room = if huge { RESERVE_BYTES_MAX.max(taken) } else { wanted };
+                let here = self.buffer.len() + taken;
+                let room = if here < RESERVE_BYTES_MAX { wanted.min(RESERVE_BYTES_MAX) } else { wanted };
                 self.buffer.reserve(room - self.buffer.len());
             }
             self.buffer.extend_from_slice(&chunk[..taken]);

@@ -78,6 +78,13 @@ fn an_announced_payload_reserves_little() {
     decoder.feed(b"x");
     assert_eq!(decoder.next_frame(), Ok(None));
     assert!(decoder.buffer.capacity() <= RESERVE_BYTES_MAX);
+    // Nor do a few more bytes, in whatever pieces.
+    let mut decoder = FrameDecoder::new();
+    for piece in [&head[..], &[1; 300]].concat().chunks(37) {
+        decoder.feed(piece);
+        assert_eq!(decoder.next_frame(), Ok(None));
+        assert!(decoder.buffer.capacity() <= RESERVE_BYTES_MAX);
+    }
 }
 
 proptest! {
