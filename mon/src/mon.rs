@@ -25,8 +25,8 @@ use crate::service::Service;
 use crate::session::Sessions;
 use bytes::Bytes;
 use nacre_maps::{AuthMap, MonMap, OsdMap};
-use nacre_types::{EntityName, Instant, Machine, Outbox};
 use nacre_types::buggify;
+use nacre_types::{EntityName, Instant, Machine, Outbox};
 use nacre_wire::messages::{CommandReply, LogLevel, MonHello, MonRaft};
 use nacre_wire::{Address, Packet};
 use prost::Message as _;
@@ -36,6 +36,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 const TICK: Duration = Duration::from_millis(100);
+/// After so long without a leader a monitor sends its clients and OSDs elsewhere (it may be cut off, or removed).
+const LEADERLESS_MAX: Duration = Duration::from_secs(10);
 /// A monitor not heard for that long counts as silent.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
 /// How often monitors greet each other when Raft has nothing to say.
@@ -227,6 +229,9 @@ impl Mon {
         if self.quorum.leader().is_some() {
             self.led_at = now;
         }
+        if now.since(self.led_at) >= LEADERLESS_MAX && !self.log_silenced.contains_key("shed") {
+            self.shed(now, out);
+        }
         self.log_silenced.retain(|_, &mut at| now.since(at) < Duration::from_secs(10));
         for id in self.checkpoints.overdue(now) {
             self.quorum.checkpoint_failed(id);
@@ -243,6 +248,16 @@ impl Mon {
         }
         self.retry_reads(now);
         self.expire_commands(now, out);
+    }
+
+    /// Without a leader nothing can be done for clients and OSDs here, but perhaps elsewhere: they look for another monitor.
+    fn shed(&mut self, now: Instant, out: Out<'_>) {
+        self.log_silenced.insert("shed".into(), now);
+        nacre_types::reached("mon: sessions given up without a leader");
+        for session in self.sessions.all() {
+            self.sessions.closed(session);
+            out.push(MonEffect::CloseSession(session));
+        }
     }
 
     fn hello(&mut self, out: Out<'_>) {

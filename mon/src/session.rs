@@ -63,6 +63,10 @@ impl Sessions {
         self.subscribers.iter().filter(|(_, s)| gone(s)).map(|(&session, _)| session).collect()
     }
 
+    pub fn all(&self) -> Vec<SessionId> {
+        self.subscribers.keys().copied().collect()
+    }
+
     pub fn count(&self) -> usize {
         self.subscribers.len()
     }

@@ -1,5 +1,7 @@
 //! What must hold in every run, whatever happened.
 
+pub mod audit;
+pub mod compound;
 pub mod history;
 pub mod linearizability;
 pub mod map_hash;

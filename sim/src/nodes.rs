@@ -9,7 +9,7 @@ pub use mon::{MonDisk, MonNode};
 pub use osd::{OsdDisk, OsdNode};
 
 use crate::world::{Input, Node, Output};
-use nacre_types::{Epoch, Instant};
+use nacre_types::{Epoch, Instant, PgId};
 
 /// Any of them.
 pub enum SimNode {
@@ -76,5 +76,9 @@ impl Node for SimNode {
 
     fn check(&self) {
         self.inner().check();
+    }
+
+    fn serves_reads(&self, pg: PgId, now: Instant) -> bool {
+        self.inner().serves_reads(pg, now)
     }
 }

@@ -2,17 +2,22 @@
 //! judged.
 
 use crate::checkers::history::{Action, History};
-use crate::checkers::linearizability;
+use crate::checkers::{audit, linearizability};
 use crate::cluster::SimCluster;
 use crate::nemesis::Nemesis;
 use crate::network::NodeId;
 use crate::options::Options;
 use crate::trace::Trace;
+use crate::workload::compound::CompoundTask;
+use crate::workload::filler::FillerTask;
 use crate::workload::image::ImageTask;
+use crate::workload::listings::ListingTask;
+use crate::workload::snapshots::SnapshotTask;
+use crate::workload::watches::{self, WatchTask};
 use crate::workload::{Shared, Task, Units};
 use bytes::Bytes;
 use nacre_client::Cluster;
-use nacre_types::{Instant, PgId};
+use nacre_types::{Instant, PgId, Rng};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -41,6 +46,8 @@ pub const POOL: &str = "sim";
 /// A healthy cluster is up and has its pool by then.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(100);
+/// Steps between two looks at all machines.
+const AUDIT_STEPS: u32 = 5;
 
 /// Runs one seed with the options drawn from it.
 pub fn run_seed(seed: u64, print: bool) -> Outcome {
@@ -201,7 +208,8 @@ fn safety(cluster: &mut SimCluster, history: &Shared) -> Result<(), String> {
     let options = cluster.world.options.clone();
     let until = cluster.world.now + options.safety;
     for client in 0..options.clients {
-        for _ in 0..options.tasks {
+        let tasks = if options.work.registers { options.tasks } else { 0 };
+        for _ in 0..tasks {
             let rng = cluster.world.rng.fork();
             cluster.world.with_node(NodeId::Client(client), |node, now, wall_ms, out| {
                 let Some(node) = node.client() else { return };
@@ -225,15 +233,22 @@ fn safety(cluster: &mut SimCluster, history: &Shared) -> Result<(), String> {
     if options.images {
         spawn_images(cluster, history, until);
     }
+    spawn_more(cluster, history, until);
     let mut nemesis = Nemesis::new(cluster);
+    let mut step = 0;
     while cluster.world.now < until && cluster.world.failure.is_none() {
         cluster.run_for(STEP);
         nemesis.act(cluster);
+        step += 1;
+        if step % AUDIT_STEPS == 0 {
+            audit::audit(cluster)?;
+        }
     }
     nemesis.heal(cluster)
 }
 
 fn spawn_images(cluster: &mut SimCluster, history: &Shared, until: Instant) {
+    let (seed, discards) = (cluster.world.options.seed, cluster.world.options.work.discards);
     let think = cluster.world.options.think;
     for client in 0..cluster.world.options.clients {
         let rng = cluster.world.rng.fork();
@@ -248,10 +263,82 @@ fn spawn_images(cluster: &mut SimCluster, history: &Shared, until: Instant) {
                 rng,
                 think,
                 until,
+                discards: discards.then(|| Rng::new(seed ^ client as u64)),
             };
             node.spawn(task.run());
             node.turn(now, nacre_client::ClientEvent::Tick { wall_ms }, out);
         });
+    }
+}
+
+/// The kinds of work that were added later, with random numbers of their own.
+fn spawn_more(cluster: &mut SimCluster, history: &Shared, until: Instant) {
+    let options = cluster.world.options.clone();
+    let (work, think) = (options.work, options.think);
+    let mut rng = Rng::new(options.seed ^ 0x776f_726b);
+    let seen: Rc<RefCell<watches::Seen>> = Rc::default();
+    for client in 0..options.clients {
+        let slot = cluster.world.nodes.get_mut(&NodeId::Client(client));
+        let Some(node) = slot.and_then(|slot| slot.node.client()) else { continue };
+        let (handle, clock, pool) = (node.cluster.clone(), node.clock.clone(), POOL.to_string());
+        let history = history.clone();
+        let cluster = handle;
+        if work.compound || work.locks {
+            for task in 0..options.tasks.clamp(1, 3) {
+                for locks in [false, true] {
+                    if !if locks { work.locks } else { work.compound } {
+                        continue;
+                    }
+                    let task = CompoundTask {
+                        number: client * 100 + task,
+                        cluster: cluster.clone(),
+                        pool: pool.clone(),
+                        clock: clock.clone(),
+                        history: history.clone(),
+                        rng: rng.fork(),
+                        objects: (options.objects as u64 / 3).max(2),
+                        locks,
+                        think: think * 2,
+                        until,
+                    };
+                    node.spawn(task.run());
+                }
+            }
+        }
+        if work.snapshots {
+            let (cluster, pool, clock) = (cluster.clone(), pool.clone(), clock.clone());
+            let (history, rng) = (history.clone(), rng.fork());
+            let task = SnapshotTask { client, cluster, pool, clock, history, rng, think, until };
+            node.spawn(task.run());
+        }
+        if work.listings && client == 0 {
+            let (cluster, pool, clock) = (cluster.clone(), pool.clone(), clock.clone());
+            let (history, rng) = (history.clone(), rng.fork());
+            let task = ListingTask { client, cluster, pool, clock, history, rng, think, until };
+            node.spawn(task.run());
+        }
+        if work.watches {
+            let task = |rng: &mut Rng| WatchTask {
+                client,
+                cluster: cluster.clone(),
+                pool: pool.clone(),
+                clock: clock.clone(),
+                history: history.clone(),
+                rng: rng.fork(),
+                seen: seen.clone(),
+                think,
+                until,
+            };
+            node.spawn(task(&mut rng).watch());
+            node.spawn(task(&mut rng).notify());
+        }
+        if options.faults.full && client == 0 {
+            let (rng, history) = (rng.fork(), history.clone());
+            node.spawn(FillerTask { cluster, pool, clock, history, rng, until }.run());
+        }
+    }
+    for client in 0..options.clients {
+        cluster.as_client(NodeId::Client(client), |_| async {});
     }
 }
 
@@ -295,6 +382,8 @@ fn judge(cluster: &mut SimCluster, history: &Shared) -> Result<(), String> {
         Ok(())
     })?;
     check_history(&history.borrow())?;
+    audit::audit(cluster)?;
+    audit::accounts(cluster)?;
     scrub(cluster)?;
     let problems = cluster.fsck_all();
     if !problems.is_empty() {
@@ -305,8 +394,8 @@ fn judge(cluster: &mut SimCluster, history: &Shared) -> Result<(), String> {
 
 /// A deep scrub of every PG, which finds nothing; with rot, after a repair, which may.
 fn scrub(cluster: &mut SimCluster) -> Result<(), String> {
-    let rot = cluster.world.options.faults.rot;
-    for order in if rot { &["repair", "deep-scrub"][..] } else { &["deep-scrub"] } {
+    let spoilt = cluster.world.options.faults.spoils();
+    for order in if spoilt { &["repair", "deep-scrub"][..] } else { &["deep-scrub"] } {
         let began = cluster.world.wall_ms();
         let pgs = command(cluster, json!({"prefix": "pg ls"}))?["pg_stats"].take();
         for pg in pgs.as_array().into_iter().flatten() {
@@ -342,6 +431,9 @@ fn check_history(history: &History) -> Result<(), String> {
         return Err(complaint.clone());
     }
     for (name, operations) in history.objects() {
+        linearizability::check(name, operations)?;
+    }
+    for (name, operations) in history.compound() {
         linearizability::check(name, operations)?;
     }
     Ok(())

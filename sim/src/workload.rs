@@ -1,6 +1,11 @@
 //! What clients do: reads, writes, appends, conditional writes and removals of a few objects, all of it in the history.
 
+pub mod compound;
+pub mod filler;
 pub mod image;
+pub mod listings;
+pub mod snapshots;
+pub mod watches;
 
 use crate::checkers::history::{Action, Answer, Content, History};
 use crate::executor::Clock;

@@ -11,7 +11,7 @@ use crate::checkers::one_writer::OneWriter;
 use crate::network::{Arrival, Network, NetworkEvent, NodeId, mon_name};
 use crate::options::Options;
 use crate::trace::Trace;
-use nacre_types::{EVersion, EntityName, Epoch, Instant, OsdId, RequestId, Rng};
+use nacre_types::{EVersion, EntityName, Epoch, Instant, OsdId, PgId, RequestId, Rng};
 use nacre_wire::op::{ObjectOp, ObjectOpKind};
 use nacre_wire::packet::Message;
 use nacre_wire::{Address, ErrorCode, Packet, Peer, SessionId};
@@ -62,6 +62,10 @@ pub trait Node {
         None
     }
     fn check(&self) {}
+    /// Whether it would serve reads of that PG at that instant of its clock.
+    fn serves_reads(&self, _pg: PgId, _now: Instant) -> bool {
+        false
+    }
 }
 
 pub struct Slot<N> {
@@ -100,7 +104,7 @@ impl NodeClock {
 
     /// The first instant at which the local clock shows at least that.
     fn world(&self, local: Instant) -> Instant {
-        if self.drift_ppm == 0 || local == Instant::MAX {
+        if self.drift_ppm == 0 || local == Instant::MAX || local <= self.started {
             return local;
         }
         let since = i128::from(local.0) - i128::from(self.started.0);
@@ -277,6 +281,11 @@ impl<N: Node> World<N> {
         self.trace.note(self.now, format_args!("{id} dies"));
         self.take_network_events();
         Some(slot.node)
+    }
+
+    /// What a node's monotonic clock shows.
+    pub fn local(&self, id: NodeId) -> Instant {
+        self.nodes.get(&id).map_or(self.now, |slot| slot.clock.local(self.now))
     }
 
     pub fn is_up(&self, id: NodeId) -> bool {
@@ -506,11 +515,29 @@ impl<N: Node> World<N> {
         }
     }
 
+    /// At most one OSD may serve reads of a PG at any instant.
+    fn watch_leases(&mut self, pg: PgId) {
+        let now = self.now;
+        let serves = |slot: &Slot<N>| slot.node.serves_reads(pg, slot.clock.local(now));
+        let serving: Vec<String> =
+            self.nodes.iter().filter(|(_, slot)| serves(slot)).map(|(id, _)| id.to_string()).collect();
+        if serving.len() > 1 {
+            self.fail(format!("lease safety: {} serve reads of {pg} at the same instant", serving.join(" and ")));
+        }
+    }
+
     /// Every acknowledged write passes the checker of single writers.
     fn watch_writes(&mut self, from: NodeId, packet: &Packet) {
         match (from, &packet.message, packet.pg) {
             (NodeId::Client(_), Message::OsdOp(op), _) => {
-                let mutates = |op: &ObjectOp| op.kind.as_ref().is_some_and(ObjectOpKind::is_mutation);
+                // Those that certainly change something: others may find nothing to do and answer with the old version.
+                let mutates = |op: &ObjectOp| {
+                    use ObjectOpKind::{Append, OmapSet, Remove, SetXattr, Write, WriteFull};
+                    matches!(
+                        op.kind,
+                        Some(Write(_) | WriteFull(_) | Append(_) | SetXattr(_) | OmapSet(_) | Remove(_))
+                    )
+                };
                 if op.ops.iter().any(mutates) {
                     self.writes.insert(packet.request);
                 }
@@ -519,6 +546,9 @@ impl<N: Node> World<N> {
                 let Some(version) = &reply.version else { return };
                 // A removed object has no version.
                 let wrote = version.seq > 0 && self.writes.contains(&packet.request);
+                if reply.code == ErrorCode::Ok as i32 && !self.writes.contains(&packet.request) {
+                    self.watch_leases(pg);
+                }
                 if reply.code != ErrorCode::Ok as i32 || !wrote {
                     return;
                 }

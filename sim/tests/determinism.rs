@@ -1,4 +1,10 @@
-//! The same seed is the same run: in one process, and in another one.
+//! The same seed is the same run: in one process, and in another one with another environment. Across builds:
+//!
+//! ```text
+//! for seed in 900 901 902 903; do
+//!     cargo run -q -p nacre-xtask -- sim --seed $seed --hash; cargo run -q --release -p nacre-xtask -- sim --seed $seed --hash
+//! done
+//! ```
 
 use nacre_sim::{Options, run};
 use std::process::Command;
@@ -9,7 +15,7 @@ const ASKED: &str = "NACRE_SIM_HASHES";
 
 fn hashes() -> Vec<String> {
     let hash = |seed| {
-        let options = Options { safety: Duration::from_secs(20), ..Options::draw(seed) };
+        let options = Options { safety: Duration::from_secs(20), ..Options::swarm(seed) };
         let outcome = run(options, false);
         format!("{seed}:{:016x}:{}", outcome.hash, outcome.events)
     };
@@ -30,7 +36,11 @@ fn the_same_seed_is_the_same_run() {
     assert_eq!(hashes(), first, "in the same process");
     let output = Command::new(std::env::current_exe().expect("this test"))
         .args(["--exact", "print_hashes", "--nocapture", "--test-threads", "1"])
+        .env_clear()
         .env(ASKED, "1")
+        .env("TZ", "Asia/Tokyo")
+        .env("LANG", "tr_TR.UTF-8")
+        .env("RUST_BACKTRACE", "1")
         .output()
         .expect("it runs again");
     let text = String::from_utf8_lossy(&output.stdout);

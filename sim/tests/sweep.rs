@@ -4,20 +4,36 @@ use nacre_sim::options::Faults;
 use nacre_sim::{Options, run};
 use std::time::Duration;
 
-fn check(options: Options) {
+fn check(options: Options) -> Vec<&'static str> {
     let text = options.to_string();
     let seed = options.seed;
     let outcome = run(options, false);
     if let Some(failure) = outcome.failure {
         panic!("seed {seed} ({text}): {failure}\n{}", outcome.recent.join("\n"));
     }
+    outcome.marks.into_keys().collect()
 }
+
+/// Faults and places that 16 short runs must come by: a sweep that breaks nothing proves nothing.
+const MUST_HIT: [&str; 8] = [
+    "fault: crash",
+    "fault: power",
+    "fault: partition",
+    "fault: pause",
+    "fault: clogged links",
+    "fault: CRUSH edit",
+    "fault: slow disk",
+    "store: early checkpoint",
+];
 
 #[test]
 fn a_few_seeds() {
+    let mut marks = std::collections::BTreeSet::new();
     for seed in 1..=16 {
-        check(Options { safety: Duration::from_secs(20), ..Options::draw(seed) });
+        marks.extend(check(Options { safety: Duration::from_secs(20), ..Options::swarm(seed) }));
     }
+    let missing: Vec<_> = MUST_HIT.iter().filter(|mark| !marks.contains(*mark)).collect();
+    assert!(missing.is_empty(), "never hit: {missing:?}");
 }
 
 #[test]
@@ -30,7 +46,11 @@ fn seeds_that_once_failed() {
         let mut options = Options::draw(seed);
         match words.next() {
             Some("drawn") => {}
+            Some("swarm") => options = Options::swarm(seed),
             faults => options.faults = Faults::parse(faults.unwrap_or_default()).expect("faults by name"),
+        }
+        for setting in words.take_while(|word| word.contains('=')) {
+            options.set(setting).expect("a setting");
         }
         check(options);
     }

@@ -186,6 +186,15 @@ impl Pg {
     }
 
     /// Until when leases of earlier intervals keep this primary from serving.
+    /// Whether this OSD would serve reads of the PG at that instant of its clock: never two at once, says I6.
+    pub fn serves_reads_at(&self, now: Instant, duration: Duration) -> bool {
+        let others = self.members.acting.iter().copied().filter(|&osd| osd != self.me);
+        self.is_primary()
+            && self.is_active()
+            && self.prior_lease_end(now).is_none()
+            && now < self.lease.valid_until(others, duration)
+    }
+
     pub(crate) fn prior_lease_end(&self, now: Instant) -> Option<Instant> {
         let end = self.lease.prior_end(now, |osd| osd == self.me || self.lease.prior.contains_key(&osd));
         end.filter(|_| !mutant!(PriorLeaseIgnored))

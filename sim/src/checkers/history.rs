@@ -1,5 +1,6 @@
 //! What clients asked of objects and what they were told, in the order it happened.
 
+use super::compound;
 use nacre_types::Instant;
 use std::collections::BTreeMap;
 
@@ -52,6 +53,8 @@ pub struct History {
     next_id: u64,
     answered: u64,
     complaints: Vec<String>,
+    /// Operations of several parts, by object.
+    compound: BTreeMap<String, Vec<compound::Operation>>,
 }
 
 /// Names an operation in a history until it is answered.
@@ -92,6 +95,33 @@ impl History {
 
     pub fn objects(&self) -> impl Iterator<Item = (&str, &[Operation])> {
         self.objects.iter().map(|(name, operations)| (name.as_str(), operations.as_slice()))
+    }
+
+    /// Begins an operation of several parts; the answer comes by [`History::answer_compound`].
+    pub fn invoke_compound(
+        &mut self,
+        client: usize,
+        object: &str,
+        now: Instant,
+        action: compound::Action,
+    ) -> Invocation {
+        let operations = self.compound.entry(object.to_string()).or_default();
+        let answer = compound::Answer::Unknown;
+        operations.push(compound::Operation { client, invoked: now, answered: Instant::MAX, action, answer });
+        Invocation { object: object.to_string(), index: operations.len() - 1 }
+    }
+
+    pub fn answer_compound(&mut self, invocation: &Invocation, now: Instant, answer: compound::Answer) {
+        let operations = self.compound.get_mut(&invocation.object).expect("it was invoked");
+        let operation = &mut operations[invocation.index];
+        self.answered += 1;
+        if answer != compound::Answer::Unknown {
+            (operation.answered, operation.answer) = (now, answer);
+        }
+    }
+
+    pub fn compound(&self) -> impl Iterator<Item = (&str, &[compound::Operation])> {
+        self.compound.iter().map(|(name, operations)| (name.as_str(), operations.as_slice()))
     }
 
     /// An operation that is judged elsewhere.

@@ -8,25 +8,70 @@
 use super::history::{Action, Answer, Content, Operation};
 use nacre_types::Instant;
 use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+/// An operation with its answer, on an object that behaves as a model says.
+pub trait Recorded: Debug {
+    /// What there is to know of the object.
+    type State: Clone + Ord + Default + Debug;
+    fn client(&self) -> usize;
+    fn invoked(&self) -> Instant;
+    /// `Instant::MAX` for one that was never answered.
+    fn answered(&self) -> Instant;
+    /// Whether it says anything: a read nobody got an answer of does not.
+    fn is_relevant(&self) -> bool;
+    /// What was asked and answered.
+    fn words(&self) -> String;
+    /// The state after it, if its answer is possible in that one.
+    fn apply(&self, state: &Self::State) -> Option<Self::State>;
+}
 
 type State = Option<Content>;
+
+impl Recorded for Operation {
+    type State = State;
+
+    fn client(&self) -> usize {
+        self.client
+    }
+
+    fn invoked(&self) -> Instant {
+        self.invoked
+    }
+
+    fn answered(&self) -> Instant {
+        self.answered
+    }
+
+    fn is_relevant(&self) -> bool {
+        self.answer != Answer::Unknown || self.action != Action::Read
+    }
+
+    fn words(&self) -> String {
+        format!("{:?} -> {:?}", self.action, self.answer)
+    }
+
+    fn apply(&self, state: &State) -> Option<State> {
+        apply(self, state)
+    }
+}
 
 /// Steps after which the search gives up and says so: a history this tangled is a workload's mistake.
 const STEPS_MAX: u64 = 20_000_000;
 
 /// Checks one object's operations, starting from an object that does not exist.
-pub fn check(object: &str, operations: &[Operation]) -> Result<(), String> {
-    let mut sorted: Vec<&Operation> = operations.iter().filter(|o| is_relevant(o)).collect();
-    sorted.sort_by_key(|operation| operation.invoked);
+pub fn check<R: Recorded>(object: &str, operations: &[R]) -> Result<(), String> {
+    let mut sorted: Vec<&R> = operations.iter().filter(|o| o.is_relevant()).collect();
+    sorted.sort_by_key(|operation| operation.invoked());
     let mut search = Search {
         operations: &sorted,
         visited: BTreeSet::new(),
         steps: 0,
         best: 0,
-        best_state: None,
+        best_state: R::State::default(),
         best_taken: Taken::new(0),
     };
-    match search.explore(Taken::new(sorted.len()), None) {
+    match search.explore(Taken::new(sorted.len()), R::State::default()) {
         Some(true) => Ok(()),
         Some(false) => Err(search.explain(object)),
         None => Err(format!("{object}: the history of {} operations is too tangled to judge", sorted.len())),
@@ -36,11 +81,6 @@ pub fn check(object: &str, operations: &[Operation]) -> Result<(), String> {
 /// Operations listed before and after the point where a search was stuck.
 const EXPLAIN_BEFORE: usize = 12;
 const EXPLAIN_AFTER: usize = 16;
-
-/// A read nobody got an answer of says nothing.
-fn is_relevant(operation: &Operation) -> bool {
-    operation.answer != Answer::Unknown || operation.action != Action::Read
-}
 
 /// Which operations were taken: all below `floor`, and some above.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,20 +109,20 @@ impl Taken {
     }
 }
 
-struct Search<'a> {
-    operations: &'a [&'a Operation],
-    visited: BTreeSet<(Taken, State)>,
+struct Search<'a, R: Recorded> {
+    operations: &'a [&'a R],
+    visited: BTreeSet<(Taken, R::State)>,
     steps: u64,
     /// Most answered operations taken on any path, and the state there: where a report should point.
     best: usize,
-    best_state: State,
+    best_state: R::State,
     best_taken: Taken,
 }
 
-impl Search<'_> {
+impl<R: Recorded> Search<'_, R> {
     /// `Some(true)` if the rest can be linearized, `None` if the search gave up. An explicit stack keeps long histories
     /// off the thread's.
-    fn explore(&mut self, taken: Taken, state: State) -> Option<bool> {
+    fn explore(&mut self, taken: Taken, state: R::State) -> Option<bool> {
         let mut stack = vec![(taken, state)];
         while let Some((taken, state)) = stack.pop() {
             self.steps += 1;
@@ -96,13 +136,13 @@ impl Search<'_> {
             let mut candidates = Vec::new();
             for index in pending {
                 let operation = self.operations[index];
-                if operation.answered != Instant::MAX {
+                if operation.answered() != Instant::MAX {
                     answered_pending += 1;
                 }
-                if operation.invoked <= horizon {
+                if operation.invoked() <= horizon {
                     candidates.push(index);
                 }
-                horizon = horizon.min(operation.answered);
+                horizon = horizon.min(operation.answered());
             }
             if answered_pending == 0 {
                 return Some(true);
@@ -114,9 +154,9 @@ impl Search<'_> {
                 self.best_taken = taken.clone();
             }
             // `horizon` is now the minimum over all pending ones; early candidates were judged by a partial one.
-            candidates.retain(|&index| self.operations[index].invoked <= horizon);
+            candidates.retain(|&index| self.operations[index].invoked() <= horizon);
             for index in candidates.into_iter().rev() {
-                if let Some(next) = apply(self.operations[index], &state) {
+                if let Some(next) = self.operations[index].apply(&state) {
                     let key = (taken.with(index), next);
                     if !self.visited.contains(&key) {
                         self.visited.insert(key.clone());
@@ -141,17 +181,16 @@ impl Search<'_> {
         let around = stuck.saturating_sub(EXPLAIN_BEFORE)..(stuck + EXPLAIN_AFTER).min(self.operations.len());
         for index in around {
             let operation = self.operations[index];
-            let answered = match operation.answered {
+            let answered = match operation.answered() {
                 Instant::MAX => "never".to_string(),
                 at => at.to_string(),
             };
             text.push_str(&format!(
-                "  {} client {} {}..{answered} {:?} -> {:?}\n",
+                "  {} client {} {}..{answered} {}\n",
                 if self.best_taken.contains(index) { ' ' } else { '*' },
-                operation.client,
-                operation.invoked,
-                operation.action,
-                operation.answer
+                operation.client(),
+                operation.invoked(),
+                operation.words()
             ));
         }
         text

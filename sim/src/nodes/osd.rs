@@ -6,7 +6,7 @@ use bytes::Bytes;
 use nacre_osd::{Osd, OsdConfig, OsdEffect, OsdEvent};
 use nacre_store::testing::{SimDisk, SimKv};
 use nacre_store::{DiskDone, DiskRequest, FormatOptions, FsckReport, ObjectStore as _, Store, StoreConfig};
-use nacre_types::{Epoch, Instant, Machine, OsdId, Outbox, RequestId, Rng};
+use nacre_types::{Epoch, Instant, Machine, OsdId, Outbox, PgId, RequestId, Rng};
 use nacre_wire::{Data, Message, Packet};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -285,5 +285,10 @@ impl Node for OsdNode {
 
     fn check(&self) {
         self.osd.check();
+    }
+
+    fn serves_reads(&self, pg: PgId, now: Instant) -> bool {
+        let duration = self.osd.config().tunables.lease_duration;
+        !self.ended && self.osd.pg(pg).is_some_and(|pg| pg.serves_reads_at(now, duration))
     }
 }

@@ -1,0 +1,75 @@
+//! Listings while others make and remove objects: what stays is listed once each time, what never was is never listed.
+
+use super::Shared;
+use crate::executor::Clock;
+use nacre_client::{Cluster, ListCursor, ListedObject, Pool};
+use nacre_types::{Instant, Rng};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+pub struct ListingTask {
+    pub client: usize,
+    pub cluster: Cluster,
+    pub pool: String,
+    pub clock: Clock,
+    pub history: Shared,
+    pub rng: Rng,
+    pub think: Duration,
+    pub until: Instant,
+}
+
+const STABLE: u64 = 12;
+
+impl ListingTask {
+    pub async fn run(mut self) {
+        let history = self.history.clone();
+        if let Err(why) = self.work().await {
+            history.borrow_mut().complain(format!("listing of client {}: {why}", self.client));
+        }
+    }
+
+    async fn work(&mut self) -> Result<(), String> {
+        let pool = self.cluster.pool(&self.pool).await.map_err(|error| error.to_string())?.with_timeout(None);
+        let mut stable = BTreeSet::new();
+        for at in 0..STABLE {
+            let name = format!("listed-{}-{at}", self.client);
+            pool.object(&name).write_full("x").await.map_err(|error| error.to_string())?;
+            stable.insert(name);
+        }
+        let mut gone = BTreeSet::new();
+        let mut round = 0;
+        while self.clock.now() < self.until {
+            round += 1;
+            let passing = format!("passing-{}-{round}", self.client);
+            pool.object(&passing).write_full("x").await.map_err(|error| error.to_string())?;
+            let listed = self.list(&pool).await?;
+            let names: BTreeSet<&String> = listed.iter().map(|object| &object.name).collect();
+            if names.len() != listed.len() {
+                return Err("an object is listed twice".into());
+            }
+            if let Some(missing) = stable.iter().chain([&passing]).find(|name| !names.contains(name)) {
+                return Err(format!("{missing} is not listed"));
+            }
+            if let Some(name) = gone.iter().find(|name| names.contains(name)) {
+                return Err(format!("{name} is listed, and was removed before"));
+            }
+            pool.object(&passing).remove().await.map_err(|error| error.to_string())?;
+            gone.insert(passing);
+            self.history.borrow_mut().count();
+            let pause = self.think.mul_f64(20.0 * self.rng.below(1000) as f64 / 1000.0);
+            self.clock.sleep(pause).await;
+        }
+        Ok(())
+    }
+
+    async fn list(&mut self, pool: &Pool) -> Result<Vec<ListedObject>, String> {
+        let (mut all, mut cursor) = (Vec::new(), Some(ListCursor::default()));
+        while let Some(at) = cursor {
+            let most = self.rng.range(1, 20) as u32;
+            let (page, next) = pool.list_page(at, most, false).await.map_err(|error| error.to_string())?;
+            all.extend(page);
+            cursor = next;
+        }
+        Ok(all)
+    }
+}

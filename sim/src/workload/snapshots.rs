@@ -1,0 +1,116 @@
+//! One writer of a few objects who takes snapshots: what each snapshot saw is known, and never changes.
+
+use super::Shared;
+use crate::executor::Clock;
+use bytes::Bytes;
+use nacre_client::{Cluster, ErrorCode, Pool, SnapContext};
+use nacre_types::{Instant, Rng, SnapId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub struct SnapshotTask {
+    pub client: usize,
+    pub cluster: Cluster,
+    pub pool: String,
+    pub clock: Clock,
+    pub history: Shared,
+    pub rng: Rng,
+    pub think: Duration,
+    pub until: Instant,
+}
+
+/// By object: the ids appended to it; absent if it does not exist.
+type Contents = BTreeMap<u64, Vec<u64>>;
+
+const OBJECTS: u64 = 4;
+const SNAPSHOTS_MAX: usize = 5;
+
+impl SnapshotTask {
+    pub async fn run(mut self) {
+        let history = self.history.clone();
+        if let Err(why) = self.work().await {
+            history.borrow_mut().complain(format!("snapshots of client {}: {why}", self.client));
+        }
+    }
+
+    async fn work(&mut self) -> Result<(), String> {
+        // Every operation is waited for: what there is is always known.
+        let pool = self.cluster.pool(&self.pool).await.map_err(|error| error.to_string())?.with_timeout(None);
+        let mut now = Contents::new();
+        let mut taken: Vec<(SnapId, Contents)> = Vec::new();
+        while self.clock.now() < self.until {
+            let at = self.rng.below(OBJECTS);
+            let mut snaps: Vec<u64> = taken.iter().map(|(snap, _)| snap.0).collect();
+            snaps.reverse();
+            let context = SnapContext { seq: snaps.first().copied().unwrap_or(0), snaps };
+            let writer = pool.with_snap_context(context).object(self.name(at));
+            match self.rng.below(100) {
+                0..25 => {
+                    let id = self.history.borrow_mut().fresh_id();
+                    writer.append(Bytes::copy_from_slice(&id.to_le_bytes())).await.map_err(|e| e.to_string())?;
+                    now.entry(at).or_default().push(id);
+                }
+                25..40 => {
+                    let id = self.history.borrow_mut().fresh_id();
+                    writer.write_full(id.to_le_bytes().repeat(2)).await.map_err(|e| e.to_string())?;
+                    now.insert(at, vec![id, id]);
+                }
+                40..50 => match writer.remove().await {
+                    Ok(()) if now.remove(&at).is_some() => {}
+                    Err(error) if error.code == ErrorCode::NotFound && !now.contains_key(&at) => {}
+                    other => return Err(format!("removing object {at}: {other:?}")),
+                },
+                50..65 => self.check(&pool, None, at, now.get(&at)).await?,
+                65..90 => {
+                    let Some((snap, contents)) = self.rng.pick(&taken).cloned() else { continue };
+                    self.check(&pool, Some(snap), at, contents.get(&at)).await?;
+                }
+                90..97 if taken.len() < SNAPSHOTS_MAX => {
+                    // The monitors may be away: then there is none.
+                    let snap = pool.with_timeout(Some(Duration::from_secs(10))).create_snap().await;
+                    if let Ok(snap) = snap {
+                        taken.push((snap, now.clone()));
+                    }
+                }
+                _ if !taken.is_empty() => {
+                    let (snap, _) = taken.remove(self.rng.below(taken.len() as u64) as usize);
+                    // Likewise; it is trimmed some day or not.
+                    let _ = pool.with_timeout(Some(Duration::from_secs(10))).remove_snap(snap).await;
+                }
+                _ => {}
+            }
+            self.history.borrow_mut().count();
+            let pause = self.think.mul_f64(2.0 * self.rng.below(1000) as f64 / 1000.0);
+            self.clock.sleep(pause).await;
+        }
+        for (snap, contents) in &taken {
+            for at in 0..OBJECTS {
+                self.check(&pool, Some(*snap), at, contents.get(&at)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self, at: u64) -> String {
+        format!("snapped-{}-{at}", self.client)
+    }
+
+    async fn check(
+        &self,
+        pool: &Pool,
+        snap: Option<SnapId>,
+        at: u64,
+        expected: Option<&Vec<u64>>,
+    ) -> Result<(), String> {
+        let reader = snap.map_or_else(|| pool.clone(), |snap| pool.at_snap(snap));
+        let seen = match reader.object(self.name(at)).read(0, 1 << 20).await {
+            Ok(bytes) => Some(bytes.chunks(8).map(|id| id.try_into().map_or(u64::MAX, u64::from_le_bytes)).collect()),
+            Err(error) if error.code == ErrorCode::NotFound => None,
+            Err(error) => return Err(format!("reading object {at} at {snap:?}: {error}")),
+        };
+        if seen.as_ref() != expected {
+            return Err(format!("object {at} at {snap:?} is {seen:?}, not {expected:?}"));
+        }
+        Ok(())
+    }
+}
