@@ -140,7 +140,7 @@ impl fmt::Display for Explanation {
             writeln!(f, "\nwhat to do:")?;
         }
         for step in &self.steps {
-            let loses = step.loses.as_ref().map_or(String::new(), |loses| format!(" DATA LOSS: {loses}."));
+            let loses = step.loses.as_ref().map_or(String::new(), |loses| format!(". DATA LOSS: {loses}"));
             writeln!(f, "  - {}{loses}", step.text)?;
             if let Some(command) = &step.command {
                 writeln!(f, "      {command}")?;

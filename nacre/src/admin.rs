@@ -5,6 +5,7 @@ pub mod bench;
 pub mod config;
 mod context;
 pub mod crush;
+pub mod explain;
 pub mod image;
 pub mod mon;
 pub mod nbd;

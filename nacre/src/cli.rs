@@ -34,6 +34,9 @@ enum Command {
     Status,
     /// Whether anything is wrong, and what to do about it.
     Health(admin::status::HealthArgs),
+    /// Why something is stuck, down to its cause, and a safe next step.
+    #[command(subcommand)]
+    Explain(admin::explain::ExplainCommand),
     /// Storage daemons.
     #[command(subcommand)]
     Osd(admin::osd::OsdCommand),
@@ -90,6 +93,7 @@ impl Cli {
             Command::Dev(command) => command.run(&context).map(done),
             Command::Status => admin::status::status(&context).map(done),
             Command::Health(args) => admin::status::health(&context, &args).map(done),
+            Command::Explain(command) => command.run(&context).map(done),
             Command::Osd(command) => command.run(&context),
             Command::Pool(command) => command.run(&context).map(done),
             Command::Pg(command) => command.run(&context).map(done),

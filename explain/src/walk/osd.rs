@@ -97,7 +97,7 @@ impl<'a> Walk<'a> {
                     Cause::OsdProcessGone,
                     id,
                     format!(
-                        "the process of {place} does not run: its host refused connections ({text}){ago}"
+                        "the process of {place} does not run: its host refused connections (cluster log: {text}){ago}"
                     ),
                 );
                 self.start_step(id);
@@ -108,7 +108,7 @@ impl<'a> Walk<'a> {
                     Cause::OsdUnreachable,
                     id,
                     format!(
-                        "nothing comes back from {place} ({text}){ago}: the host is off, its network is cut, or the process hangs"
+                        "nothing comes back from {place} (cluster log: {text}){ago}: the host is off, its network is cut, or the process hangs"
                     ),
                 );
                 let host = self.host(id);
@@ -119,7 +119,11 @@ impl<'a> Walk<'a> {
                 self.start_step(id);
             }
             "disk_failed" => {
-                self.leaf(Cause::DiskFailed, id, format!("the disk of {place} has failed ({text}){ago}"));
+                self.leaf(
+                    Cause::DiskFailed,
+                    id,
+                    format!("the disk of {place} has failed (cluster log: {text}){ago}"),
+                );
                 let host = self.host(id);
                 self.step(
                     format!("look for errors of the disk on {host}"),
@@ -133,7 +137,7 @@ impl<'a> Walk<'a> {
                 );
             }
             "ended" => {
-                self.leaf(Cause::OsdEnded, id, format!("{place} ended by itself ({text}){ago}"));
+                self.leaf(Cause::OsdEnded, id, format!("{place} ended by itself (cluster log: {text}){ago}"));
                 self.step("do what it says, then start it", None);
                 self.start_step(id);
             }
@@ -145,7 +149,9 @@ impl<'a> Walk<'a> {
                 self.leaf(
                     Cause::OsdMarkedDown,
                     id,
-                    format!("{place} was marked down by hand ({text}){ago} and did not come back"),
+                    format!(
+                        "{place} was marked down by hand (cluster log: {text}){ago} and did not come back"
+                    ),
                 );
                 self.start_step(id);
             }
