@@ -27,23 +27,29 @@ pub struct Caught {
     pub failure: String,
 }
 
-/// Runs one seed with a bug switched on.
-pub fn trial(bug: Mutant, seed: u64, print: bool) -> Trial {
-    run_with(Some(bug), bug, seed, print)
+/// Runs one seed with a bug switched on; `settings` (`KEY=VALUE`) change its options.
+pub fn trial(bug: Mutant, seed: u64, settings: &[String], print: bool) -> Trial {
+    run_with(Some(bug), bug, seed, settings, print)
 }
 
 /// The same seed and options without the bug: what fails here says nothing about the bug.
-pub fn control(bug: Mutant, seed: u64) -> Trial {
-    run_with(None, bug, seed, false)
+pub fn control(bug: Mutant, seed: u64, settings: &[String]) -> Trial {
+    run_with(None, bug, seed, settings, false)
 }
 
-fn run_with(active: Option<Mutant>, bug: Mutant, seed: u64, print: bool) -> Trial {
+fn run_with(active: Option<Mutant>, bug: Mutant, seed: u64, settings: &[String], print: bool) -> Trial {
     mutant::set(active);
     let result = quietly(|| match way(bug) {
         Way::Scenario(text) => (scenario::run(text, print).err().map(|why| format!("scenario {why}")), 0),
         Way::Probe(probe) => (probe(print).err(), 0),
         Way::Sweep => {
-            let outcome = run(options(bug, seed), print);
+            let mut options = options(bug, seed);
+            for setting in settings {
+                if let Err(why) = options.set(setting) {
+                    panic!("{why}");
+                }
+            }
+            let outcome = run(options, print);
             (outcome.failure, outcome.operations)
         }
     });
@@ -116,6 +122,7 @@ fn way(bug: Mutant) -> Way {
     match bug {
         Mutant::LeaseIgnored => Way::Scenario(include_str!("../../tests/scenarios/f20-stale-read.txt")),
         Mutant::PriorLeaseIgnored => Way::Scenario(include_str!("mutants/prior-lease.txt")),
+        Mutant::LeaseForgottenAtRestart => Way::Scenario(include_str!("mutants/lease-forgotten.txt")),
         Mutant::BlocklistIgnored => Way::Scenario(include_str!("mutants/fenced.txt")),
         Mutant::OneReporter => Way::Scenario(include_str!("mutants/one-reporter.txt")),
         Mutant::LockNotChecked => Way::Probe(probes::locks),
@@ -183,22 +190,31 @@ fn options(bug: Mutant, seed: u64) -> Options {
         DupsDroppedAtTrim | ResentAsNew => {
             Options { faults: faults("crash,partition,pause"), pg_num: 1, ..short_log }
         }
-        DupsNotSent => Options { faults: faults("crash,partition,reweight"), pg_num: 1, ..refilling },
+        DupsNotSent => Options {
+            faults: faults("partition,reweight"),
+            pg_num: 1,
+            objects: 4,
+            fault_interval: Duration::from_secs(1),
+            ..refilling
+        },
         GapAccepted => Options { faults: faults("pause"), conditions: resets, ..busy },
-        LeaseForgottenAtRestart => Options { faults: faults("crash,partition"), ..busy },
         UpThruSkipped | PastIntervalForgotten | DownIgnored => {
             Options { faults: faults("crash,power"), ..pair }
         }
         MinSizeIgnored => Options { size: 3, min_size: 2, osds: 3, ..crashing },
-        StartedEarly | NewestLogWins | IntervalUnchecked => {
-            Options { faults: faults("crash,power,partition"), ..busy }
+        IntervalUnchecked => Options {
+            faults: faults("crash,power,partition"),
+            conditions: slow_network,
+            fault_interval: Duration::from_secs(1),
+            ..busy
+        },
+        PgTempKept | MapSkipped => Options { faults: faults("crash,reweight"), ..refilling },
+        OldVersionPushed => {
+            Options { faults: faults("crash"), size: 3, min_size: 1, osds: 3, pg_num: 1, ..busy }
         }
-        IncompleteLeads | PgTempKept | MapSkipped | OldVersionPushed => {
-            Options { faults: faults("crash,reweight"), ..refilling }
-        }
-        BackfillMarkOff | BelowMarkNotShipped => Options {
-            faults: faults("crash,reweight"),
-            objects: 600,
+        IncompleteLeads | BackfillMarkOff | BelowMarkNotShipped => Options {
+            faults: faults("crash,reweight,buggify"),
+            objects: 150,
             pg_num: 1,
             think: Duration::from_millis(1),
             tasks: 6,
@@ -217,7 +233,15 @@ fn options(bug: Mutant, seed: u64) -> Options {
             fault_interval: Duration::from_millis(1500),
             ..busy
         },
-        CheckpointEarly | FreedReused => Options {
+        FreedReused => Options {
+            faults: faults("crash,blackout,buggify"),
+            unit: 20_480,
+            objects: 6,
+            disk_bytes: 16 << 20,
+            disk_latency_mean: Duration::from_millis(3),
+            ..busy
+        },
+        CheckpointEarly => Options {
             faults: faults("crash,blackout"),
             unit: 20_480,
             disk_latency_mean: Duration::from_millis(3),

@@ -52,10 +52,8 @@ mutants! {
     LeaseForgottenAtRestart "lease-forgotten-at-restart" "an OSD forgets at a restart that it had granted leases",
     // Peering.
     UpThruSkipped "up-thru-skipped" "a primary activates without up_thru in the map",
-    StartedEarly "started-early" "the history says that the interval started before its members recorded that",
     PastIntervalForgotten "past-interval-forgotten" "an interval that took writes is not remembered",
     DownIgnored "down-ignored" "a primary does not wait for the only OSD that knows what was written",
-    NewestLogWins "newest-log-wins" "the longest log leads, even one of an interval that was given up",
     IncompleteLeads "incomplete-leads" "a copy in the middle of its backfill may lead",
     IntervalUnchecked "interval-unchecked" "messages of former intervals are taken for this one's",
     ActivatedBeforeDurable "activated-before-durable" "a member reports the activation before it is durable",

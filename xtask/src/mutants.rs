@@ -32,6 +32,7 @@ mod suite {
         seconds: f64,
         trace: bool,
         table: bool,
+        settings: Vec<String>,
     }
 
     fn parse(words: &[&str]) -> anyhow::Result<Args> {
@@ -42,6 +43,7 @@ mod suite {
             seconds: CPU_SECONDS_MAX,
             trace: false,
             table: false,
+            settings: Vec::new(),
         };
         let mut words = words.iter();
         while let Some(&word) = words.next() {
@@ -56,6 +58,7 @@ mod suite {
                 "--from" => args.from = value()?.parse().context("--from")?,
                 "--seeds" => args.seeds = value()?.parse().context("--seeds")?,
                 "--minutes" => args.seconds = 60.0 * value()?.parse::<f64>().context("--minutes")?,
+                "--set" => args.settings.push(value()?.to_string()),
                 "--trace" => args.trace = true,
                 "--table" => args.table = true,
                 _ => bail!("'{word}' does not go with '--mutants'"),
@@ -83,8 +86,8 @@ mod suite {
             }
             seeds += 1;
             // What fails without the bug, too, is another bug's.
-            if let Some(caught) = trial(bug, seed, args.trace).caught
-                && control(bug, seed).caught.is_none()
+            if let Some(caught) = trial(bug, seed, &args.settings, args.trace).caught
+                && control(bug, seed, &args.settings).caught.is_none()
             {
                 return Verdict { caught: Some((seed, caught)), seeds, seconds: used() - began };
             }

@@ -227,8 +227,7 @@ pub fn find_best<'a>(
             let own = if info.is_complete() { info.last_epoch_started } else { Epoch::ZERO };
             own.max(info.history.last_epoch_started)
         })
-        .max()
-        .map(|started| if mutant!(NewestLogWins) { Epoch::ZERO } else { started })?;
+        .max()?;
     // Each member of that interval had all that was acked before it; an older copy that has as much is as good.
     let least = known
         .clone()

@@ -24,9 +24,6 @@ impl Pg {
             self.info.last_epoch_started = ctx.epoch();
             self.info.last_interval_started = self.interval();
         }
-        if mutant!(StartedEarly) {
-            self.info.history.last_epoch_started = self.info.last_epoch_started;
-        }
         self.info.exists = true;
         self.info.follow(&self.log, &self.missing);
         let mut t = Transaction::new(self.id);

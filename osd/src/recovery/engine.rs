@@ -34,7 +34,7 @@ impl Pg {
                     && peer.info.exists
                     && (self.members.is_acting(**osd) || peer.info.last_update >= need)
                     && peer.info.last_backfill.covers(object)
-                    && !peer.missing.contains(object)
+                    && (!peer.missing.contains(object) || mutant!(OldVersionPushed))
                     && tried.is_none_or(|tried| !tried.sources.contains(*osd))
             })
             .map(|(&osd, _)| osd)
