@@ -66,7 +66,7 @@ thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Runs something that may panic; the error is what it said. Panics elsewhere are told as ever.
+/// Runs something that may panic; the error is what it said.
 fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     PANIC.set(Some(String::new()));
     let before = std::panic::take_hook();
