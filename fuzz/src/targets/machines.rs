@@ -24,7 +24,7 @@ const WALL_MS: u64 = 1_700_000_000_000;
 const STEPS_MAX: usize = 24;
 
 enum Step {
-    Packet(Peer, Packet),
+    Packet(Peer, Box<Packet>),
     Closed(SessionId),
     Time(Duration),
 }
@@ -61,7 +61,7 @@ fn step(input: &mut Input<'_>, epoch: Epoch) -> Step {
             if pg != 255 {
                 packet = packet.on(PgId::new(PoolId(1), u32::from(pg % 4)));
             }
-            Step::Packet(peer, packet.with(Data::checksummed(0, Bytes::copy_from_slice(data))))
+            Step::Packet(peer, Box::new(packet.with(Data::checksummed(0, Bytes::copy_from_slice(data)))))
         }
     }
 }
@@ -178,7 +178,7 @@ pub fn mon(input: &[u8]) {
             break;
         }
         match step(&mut input, Epoch(1)) {
-            Step::Packet(from, packet) => one.step(MonEvent::Received { from, packet }),
+            Step::Packet(from, packet) => one.step(MonEvent::Received { from, packet: *packet }),
             Step::Closed(session) => one.step(MonEvent::SessionClosed(session)),
             Step::Time(time) => one.pass(time),
         }
@@ -362,7 +362,7 @@ pub fn osd(input: &[u8]) {
         }
         let epoch = one.osd.map().epoch();
         match step(&mut input, epoch) {
-            Step::Packet(from, packet) => one.step(OsdEvent::Received { from, packet }),
+            Step::Packet(from, packet) => one.step(OsdEvent::Received { from, packet: *packet }),
             Step::Closed(session) => one.step(OsdEvent::SessionClosed(session)),
             Step::Time(time) => one.pass(time),
         }

@@ -11,6 +11,7 @@ use nacre_types::checksum::{BLOCK, BLOCK_U64};
 use nacre_types::{ObjectId, OsdId, PgId, PoolId};
 use nacre_wire::{Data, Transaction};
 use prost::Message as _;
+use std::sync::OnceLock;
 
 const DISK_BYTES: u64 = 4 << 20;
 
@@ -59,7 +60,7 @@ pub fn index_values(input: &[u8]) {
 pub fn index_values_seeds() -> Vec<Vec<u8>> {
     let mut parts = Parts::new();
     parts.run(&[sample_transaction(), writes(20_000)]);
-    parts.pairs().iter().map(|(key, value)| [&join(&[key])[..], value].concat()).collect()
+    parts.kv_pairs().iter().map(|(key, value)| [&join(&[key])[..], value].concat()).collect()
 }
 
 /// Transactions as parts of body and data, each submitted to one store; one crash among them; fsck in the end.
@@ -101,10 +102,7 @@ pub fn transactions_seeds() -> Vec<Vec<u8>> {
 /// replace the value by, or (blocks) to lay over it; an empty part deletes.
 pub fn mount(input: &[u8]) {
     let mut input = Input(input);
-    let mut parts = Parts::new();
-    parts.run(&[sample_transaction(), writes(20_000)]);
-    let pairs = parts.pairs();
-    let blocks: Vec<u64> = parts.disk.blocks_from(0).collect();
+    let (mut parts, pairs, blocks) = used();
     while !input.is_empty() {
         let (what, which, bytes) = (input.u8(), input.u16() as usize, input.part());
         if what % 2 == 0 {
@@ -126,15 +124,37 @@ pub fn mount(input: &[u8]) {
             parts.disk.write_at(offset, &block).expect("inside the device");
         }
     }
-    let _ = nacre_store::fsck(&mut parts.disk, &mut parts.kv, true);
     parts.run(&[writes(5000), sample_transaction()]);
     let _ = nacre_store::fsck(&mut parts.disk, &mut parts.kv, true);
+}
+
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// A copy of a store that was in use, its pairs and its blocks; made once.
+fn used() -> (Parts, &'static Pairs, Vec<u64>) {
+    static USED: OnceLock<(Pairs, Vec<(u64, Bytes)>)> = OnceLock::new();
+    let (pairs, blocks) = USED.get_or_init(|| {
+        let mut parts = Parts::new();
+        parts.run(&[sample_transaction(), writes(20_000)]);
+        let offsets: Vec<u64> = parts.disk.blocks_from(0).collect();
+        let pairs = parts.kv_pairs();
+        let read = |offset| (offset, parts.disk.read_at(offset, BLOCK).expect("it was written"));
+        (pairs, offsets.into_iter().map(read).collect())
+    });
+    let mut parts = Parts { disk: SimDisk::new(DISK_BYTES, 1), kv: SimKv::new(2) };
+    let put = |(key, value): &(Vec<u8>, Vec<u8>)| KvOp::Put { key: key.clone(), value: value.clone().into() };
+    parts.kv.write(pairs.iter().map(put).collect()).expect("the model writes");
+    parts.kv.flush_sync().expect("the model flushes");
+    for (offset, block) in blocks {
+        parts.disk.write_at(*offset, block).expect("inside the device");
+    }
+    (parts, pairs, blocks.iter().map(|(offset, _)| *offset).collect())
 }
 
 pub fn mount_seeds() -> Vec<Vec<u8>> {
     let mut parts = Parts::new();
     parts.run(&[sample_transaction(), writes(20_000)]);
-    let pairs = parts.pairs();
+    let pairs = parts.kv_pairs();
     let edit = |what: u8, which: usize, bytes: &[u8]| {
         [&[what], &(which as u16).to_le_bytes()[..], &join(&[bytes])].concat()
     };
@@ -229,7 +249,7 @@ impl Parts {
         }
     }
 
-    fn pairs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fn kv_pairs(&self) -> Pairs {
         let mut pairs = Vec::new();
         let all = self.kv.scan(b"", &[0xff], &mut |key, value| {
             pairs.push((key.to_vec(), value.to_vec()));
