@@ -1,7 +1,7 @@
 //! Text scenarios: a cluster, what happens to it step by step, and what must hold.
 //!
 //! ```text
-//! cluster osds=3 size=3 min_size=2 [mons=1 clients=2]   one PG; A, B, C are its acting set, primary first
+//! cluster osds=3 size=3 min_size=2 [mons=1 clients=2 log=100 pgs=1]   PG 1.0; A, B, C are its acting set, primary first
 //! crash|power|start|wipe NODE      NODE: A, osd.3, mon.a, client.0
 //! order osd down|osd out|osd in NODE   what an operator orders
 //! fence CLIENT                     it is blocklisted
@@ -18,6 +18,10 @@
 //! active within SECONDS
 //! clean within SECONDS
 //! ```
+//!
+//! More in [`words`].
+
+mod words;
 
 use crate::checkers::history::{Action, Answer};
 use crate::cluster::SimCluster;
@@ -46,14 +50,27 @@ pub fn run(text: &str, print: bool) -> Result<(), String> {
     let map = cluster.newest_map().ok_or("no map")?;
     let members = map.pg(pg).map(|place| place.acting.clone()).unwrap_or_default();
     let members = members.iter().map(|osd| osd.0 as usize).collect();
-    let mut scenario = Scenario { cluster, pg, members, began: map.epoch() };
+    let mut scenario = Scenario {
+        cluster,
+        pg,
+        members,
+        began: map.epoch(),
+        memory: Default::default(),
+        reached: Vec::new(),
+    };
+    nacre_types::arm(1, false);
     for (number, line) in lines {
         scenario.line(line).map_err(|why| format!("line {}: {line}: {why}", number + 1))?;
         if let Some(failure) = scenario.cluster.world.failure.take() {
             return Err(format!("line {}: {line}: {failure}", number + 1));
         }
     }
-    Ok(())
+    let mut sites = nacre_types::disarm();
+    sites.append(&mut scenario.cluster.world.marks);
+    match scenario.reached.iter().find(|site| !sites.contains_key(site.as_str())) {
+        Some(site) => Err(format!("'{site}' was never reached; what was: {sites:?}")),
+        None => Ok(()),
+    }
 }
 
 fn options(line: &str) -> Result<Options, String> {
@@ -74,6 +91,8 @@ fn options(line: &str) -> Result<Options, String> {
             "clients" => options.clients = value as usize,
             "size" => options.size = value,
             "min_size" => options.min_size = value,
+            "log" => options.log_entries = value as usize,
+            "pgs" => options.pg_num = value,
             _ => return Err(bad()),
         }
     }
@@ -86,6 +105,9 @@ struct Scenario {
     members: Vec<usize>,
     /// The epoch it began in.
     began: Epoch,
+    memory: words::Memory,
+    /// Places in the code that must have been passed in the end.
+    reached: Vec<String>,
 }
 
 impl Scenario {
@@ -96,6 +118,9 @@ impl Scenario {
                 .map(Duration::from_secs_f64)
                 .map_err(|_| format!("'{word}' is not a number of seconds"))
         };
+        if self.more(line, &words)? {
+            return Ok(());
+        }
         match words[..] {
             ["wait", time] => self.cluster.run_for(seconds(time)?),
             ["heal"] => self.cluster.world.heal_network(),
@@ -245,11 +270,12 @@ impl Scenario {
     ) -> Result<Rc<RefCell<Option<Answer>>>, String> {
         let node = self.node(client)?;
         let done: Rc<RefCell<Option<Answer>>> = Rc::default();
-        let (result, object) = (done.clone(), object.to_string());
+        let (result, object, context) = (done.clone(), object.to_string(), self.snap_context());
         self.cluster.as_client(node, move |handle| async move {
             let answer = match handle.pool(POOL).await {
                 Ok(pool) => {
                     let pool = pool.with_timeout(Some(limit));
+                    let pool = context.map_or(pool.clone(), |context| pool.with_snap_context(context));
                     Units(8).perform(&pool, &object, &action).await
                 }
                 Err(_) => Answer::Unknown,
