@@ -44,8 +44,9 @@ pub(super) fn store(config: &KvConfig) -> Options {
     options.set_soft_pending_compaction_bytes_limit(0);
     options.set_hard_pending_compaction_bytes_limit(0);
     options.set_use_direct_io_for_flush_and_compaction(config.direct_io);
-    // Where deletes have piled up, reads pay for each one until the file is compacted.
-    options.add_compact_on_deletion_collector_factory(4096, 2048, 0.5);
+    // Where deletes have piled up, reads pay for each one until the file is compacted. The PG logs alone make every second
+    // record a delete, and nobody reads across those: only more than that is worth a compaction of its own.
+    options.add_compact_on_deletion_collector_factory(16384, 12288, 0.75);
     // SAFETY: the pointer is used during this call only, and sets a plain flag.
     // Closing the database must not make durable what no checkpoint has covered, for the same reason as above.
     unsafe { librocksdb_sys::rocksdb_options_set_avoid_flush_during_shutdown(options.as_raw_ptr(), 1) };
