@@ -1,6 +1,6 @@
 //! Activating and Active: all members record the start of the interval; later, that the PG is clean.
 
-use super::LOG_PIECE;
+use super::{LOG_PIECE, member::told};
 use crate::log::{BackfillMark, encode_version};
 use crate::pg::{Membership, Pg, PgContext, State};
 use crate::token::PgPurpose;
@@ -44,12 +44,11 @@ impl Pg {
         self.enter(ctx, State::Activating { waiting });
         self.next_resend = ctx.now + ctx.config.tunables.resend_interval;
         self.send_activations(ctx);
-        self.renew_lease(ctx);
     }
 
     pub(crate) fn send_activations(&mut self, ctx: &mut PgContext<'_>) {
         let State::Activating { waiting } = self.state().clone() else { return };
-        let (prior_lease, holder) = self.prior_lease(ctx.now);
+        let (longest, holder, leases) = told(self.prior_leases(ctx.now), ctx.now);
         for osd in waiting.into_iter().filter(|&osd| osd != self.me) {
             let since = self.peers.get(&osd).and_then(|peer| peer.common);
             let (tail, entries) = self.log.encode_after(since);
@@ -65,8 +64,9 @@ impl Pg {
                     past_intervals: self.past.encode(),
                     start_backfill: since.is_none(),
                     more: piece < count,
-                    prior_lease_ns: prior_lease.as_nanos() as u64,
-                    prior_holder_plus_one: holder.map_or(0, |osd| osd.0.saturating_add(1)),
+                    prior_lease_ns: longest,
+                    prior_holder_plus_one: holder,
+                    prior_leases: leases.clone(),
                 };
                 self.send(ctx, osd, message);
             }
@@ -102,6 +102,8 @@ impl Pg {
         history.last_epoch_started = history.last_epoch_started.max(self.info.last_epoch_started);
         history.last_interval_started = history.last_interval_started.max(self.info.last_interval_started);
         self.persist_info(ctx);
+        // Members promise nothing before they have recorded the start.
+        self.renew_lease(ctx);
         self.share_history(ctx);
         self.watch = crate::watch::Registry::new(ctx.epoch().0 << 24);
         self.recovery_on_activated(ctx);

@@ -1,13 +1,12 @@
 //! GetInfo and Down: hear from everybody whose word counts.
 
-use super::{PriorSet, prior_set::Witness};
+use super::{PriorSet, member::heard, prior_set::Witness};
 use crate::log::{Info, PastIntervals};
 use crate::pg::{Pg, PgContext, PgPeer, State};
 use nacre_maps::OsdMap;
 use nacre_types::{EVersion, Epoch, OsdId};
 use nacre_wire::messages::{LogLevel, PgNotify, PgQuery};
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 impl Pg {
     /// Primary of a new interval, or the picture changed: work out whom to hear from.
@@ -73,9 +72,9 @@ impl Pg {
         let Some(Ok(info)) = decoded.filter(|info| info.as_ref().is_ok_and(|info| info.pg == self.id)) else {
             return ctx.log(LogLevel::Warning, format!("{from} sent a malformed notify of PG {}", self.id));
         };
-        let remaining = Duration::from_nanos(notify.lease_remaining_ns);
-        let holder = notify.lease_holder_plus_one.checked_sub(1).map(OsdId);
-        self.lease.note_prior(from, ctx.now + remaining, holder);
+        let (longest, holder) = (notify.lease_remaining_ns, notify.lease_holder_plus_one);
+        let promises = heard(ctx.now, longest, holder, &notify.leases);
+        self.lease.note_prior(from, promises);
         self.history_unconfirmed.remove(&from);
         let past = notify.past_known.then_some(&notify.past_intervals[..]);
         let learned = self.learn_history(ctx, &info, past);

@@ -61,7 +61,7 @@ impl Pg {
         self.activation_submitted = false;
         self.trimming.restart();
         self.recovery_reset(ctx);
-        self.lease.start_interval();
+        self.lease.start_interval(ctx.now);
         self.reset_pipeline(ctx);
         ctx.requests.pg_temp.remove(&self.id);
         self.enter(ctx, State::Reset);

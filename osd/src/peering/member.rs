@@ -6,22 +6,24 @@ use crate::log::{
     persist,
 };
 use crate::pg::{Pg, PgContext, State};
+use crate::replication::lease::Promise;
 use crate::token::PgPurpose;
-use nacre_types::{EVersion, OsdId, mutant};
+use nacre_types::{EVersion, Instant, OsdId, mutant};
 use nacre_wire::Transaction;
-use nacre_wire::messages::{LogLevel, PgActivate, PgActivated, PgNotify, PgQuery};
+use nacre_wire::messages::{GrantedLease, LogLevel, PgActivate, PgActivated, PgNotify, PgQuery};
 use std::time::Duration;
 
 impl Pg {
     /// What this copy is, for its primary.
     pub(crate) fn notify(&self, ctx: &PgContext<'_>) -> PgNotify {
-        let (remaining, holder) = self.lease.granted_remaining(ctx.now);
+        let (remaining, holder, leases) = told(self.lease.running(ctx.now), ctx.now);
         PgNotify {
             interval: self.interval().0,
             info: Some(self.info.encode()),
             past_intervals: if self.past_known { self.past.encode() } else { Default::default() },
-            lease_remaining_ns: remaining.as_nanos() as u64,
-            lease_holder_plus_one: holder.map_or(0, |osd| osd.0.saturating_add(1)),
+            lease_remaining_ns: remaining,
+            lease_holder_plus_one: holder,
+            leases,
             past_known: self.past_known,
             store_since: ctx.store_since.0,
         }
@@ -99,10 +101,12 @@ impl Pg {
         if auth.head() != theirs.last_update {
             return Err(format!("its log ends at {}, not at {}", auth.head(), theirs.last_update));
         }
-        let holder = message.prior_holder_plus_one.checked_sub(1).map(OsdId);
+        let prior =
+            heard(ctx.now, message.prior_lease_ns, message.prior_holder_plus_one, &message.prior_leases);
         // No lease is longer than that; a peer may not stall a failover for as long as it likes.
-        let left = Duration::from_nanos(message.prior_lease_ns).min(ctx.config.tunables.heartbeat_grace);
-        self.lease.take_over(ctx.now, holder, left);
+        let longest = ctx.now + ctx.config.tunables.heartbeat_grace;
+        let prior = prior.into_iter().map(|promise| Promise { end: promise.end.min(longest), ..promise });
+        self.lease.take_over(ctx.now, prior);
         let mut t = Transaction::new(self.id);
         if message.start_backfill {
             self.log = auth;
@@ -148,6 +152,37 @@ impl Pg {
         let activated_in = self.info.last_epoch_started.0;
         self.send(ctx, primary, PgActivated { interval: self.interval().0, activated_in });
     }
+}
+
+/// Promises as messages carry them: the longest, and to whom if all are one OSD's (0 if not, else one more); and one by one
+/// if it is known whose each is.
+pub(super) fn told(
+    promises: impl IntoIterator<Item = Promise>,
+    now: Instant,
+) -> (u64, u32, Vec<GrantedLease>) {
+    let promises: Vec<Promise> = promises.into_iter().collect();
+    let left = |promise: &Promise| promise.end.since(now).as_nanos() as u64;
+    let longest = promises.iter().map(left).max().unwrap_or_default();
+    let leases: Option<Vec<GrantedLease>> = promises
+        .iter()
+        .map(|promise| promise.holder.map(|osd| GrantedLease { holder: osd.0, remaining_ns: left(promise) }))
+        .collect();
+    let leases = leases.unwrap_or_default();
+    let first = leases.first().map(|lease| lease.holder);
+    let only = first.filter(|&osd| leases.iter().all(|lease| lease.holder == osd));
+    (longest, only.map_or(0, |osd| osd.saturating_add(1)), leases)
+}
+
+/// The promises that a message tells of.
+pub(super) fn heard(now: Instant, longest_ns: u64, holder: u32, leases: &[GrantedLease]) -> Vec<Promise> {
+    let end = |ns| now + Duration::from_nanos(ns);
+    if longest_ns == 0 {
+        return Vec::new();
+    }
+    if leases.is_empty() {
+        return vec![Promise { holder: holder.checked_sub(1).map(OsdId), end: end(longest_ns) }];
+    }
+    leases.iter().map(|one| Promise { holder: Some(OsdId(one.holder)), end: end(one.remaining_ns) }).collect()
 }
 
 impl Pieces {

@@ -14,6 +14,7 @@ use nacre_store::{ObjectStore, StoreError};
 use nacre_types::{EVersion, Epoch, Instant, OsdId, PgId};
 use nacre_wire::Transaction;
 use prost::Message as _;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const MEMBERSHIP: &[u8] = b"v";
@@ -31,6 +32,11 @@ struct MembershipRecord {
     past_known: bool,
     #[prost(uint32, tag = "5")]
     pg_num: u32,
+    /// Who may hold a promise of this copy ([`Lease::holders`]).
+    #[prost(uint32, repeated, tag = "6")]
+    promised: Vec<u32>,
+    #[prost(bool, tag = "7")]
+    promised_known: bool,
 }
 
 impl Pg {
@@ -118,6 +124,7 @@ impl Pg {
         lease: Duration,
     ) -> Result<Option<Pg>, LoadError> {
         let mut pg = Pg::bare(id, me, now);
+        let mut holders = None;
         let removing = store.meta_get(id, REMOVING)?.is_some();
         if let Some(raw) = store.meta_get(id, MEMBERSHIP)? {
             let record = MembershipRecord::decode(raw).map_err(|e| LoadError::Damaged {
@@ -129,6 +136,7 @@ impl Pg {
             pg.members.sure = record.sure;
             pg.past_known = record.past_known;
             pg.pg_num = record.pg_num.max(1);
+            holders = record.promised_known.then(|| record.promised.iter().map(|&osd| OsdId(osd)).collect());
         }
         if removing {
             pg.state = State::Removing;
@@ -138,7 +146,7 @@ impl Pg {
             return Ok(None);
         };
         (pg.info, pg.log, pg.missing, pg.past) = (info, log, missing, past_intervals);
-        pg.lease = Lease::after_restart(now, lease);
+        pg.lease = Lease::after_restart(now, lease, holders);
         pg.written_epoch = pg.epoch;
         pg.dirty = false;
         Ok(Some(pg))
@@ -156,7 +164,14 @@ impl Pg {
         self.written_epoch = self.epoch;
         persist::info(t, &self.info);
         persist::past_intervals(t, &self.past);
+        let holders = self.lease.holders();
+        let mut promised: BTreeSet<u32> = holders.iter().flatten().map(|osd| osd.0).collect();
+        // The promises of this interval come after this is durable. Nobody promises anything to itself.
+        promised.extend(self.members.primary().map(|osd| osd.0));
+        promised.remove(&self.me.0);
         let record = MembershipRecord {
+            promised: promised.into_iter().collect(),
+            promised_known: holders.is_some(),
             epoch: self.epoch.0,
             since: self.members.since.0,
             sure: self.members.sure,

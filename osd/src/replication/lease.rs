@@ -2,7 +2,11 @@
 //!
 //! A primary serves reads while every acting member has, within the lease's duration, promised not to help another
 //! primary sooner. A new primary waits until the promises it hears of have run out, or their holder has itself joined
-//! the new interval (and thereby given them up); while it waits, so do its members, should one of them lead next. Only durations cross the wire; clocks may drift by [`DRIFT_DIVISOR`].
+//! the new interval (and thereby given them up); while it waits, so do its members, should one of them lead next. Only
+//! durations cross the wire; clocks may drift by [`DRIFT_DIVISOR`].
+//!
+//! A member promises only once it has recorded the interval, and with it whom it promises to: so after a restart it
+//! knows who may hold a promise of it, if not until when.
 
 use crate::pg::{Pg, PgContext, State};
 use nacre_types::{Instant, OsdId, mutant};
@@ -19,73 +23,78 @@ pub struct Lease {
     acked: BTreeMap<OsdId, Instant>,
     next_renewal: Instant,
     /// Primary of a new interval: what members promised in earlier ones, and to whom.
-    prior: BTreeMap<OsdId, (Instant, Option<OsdId>)>,
+    prior: BTreeMap<OsdId, Vec<Promise>>,
     /// Member: until when, and to whom, this OSD has promised.
-    granted: Vec<(Option<OsdId>, Instant)>,
+    granted: Vec<Promise>,
+}
+
+/// Not to help another primary than `holder` before `end`; to whom it was given may not be known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Promise {
+    pub holder: Option<OsdId>,
+    pub end: Instant,
 }
 
 impl Lease {
-    /// What this OSD promised before it was started is not known: as much as it may have been.
-    pub fn after_restart(now: Instant, duration: Duration) -> Lease {
+    /// What this OSD promised before it was started: all of it to `holders`, if those are known, for as long as may be.
+    pub fn after_restart(now: Instant, duration: Duration, holders: Option<Vec<OsdId>>) -> Lease {
         if mutant!(LeaseForgottenAtRestart) {
             return Lease::default();
         }
-        Lease { granted: vec![(None, now + with_drift(duration))], ..Lease::default() }
+        let end = now + with_drift(duration);
+        let granted = match holders {
+            None => vec![Promise { holder: None, end }],
+            Some(holders) => holders.into_iter().map(|osd| Promise { holder: Some(osd), end }).collect(),
+        };
+        Lease { granted, ..Lease::default() }
     }
 
     /// What this OSD was told of promises is as good as its own: whoever comes next may hear of them here alone.
-    pub fn start_interval(&mut self) {
+    pub fn start_interval(&mut self, now: Instant) {
         self.acked.clear();
         let prior = std::mem::take(&mut self.prior);
         let given_up = |holder: Option<OsdId>| holder.is_some_and(|osd| prior.contains_key(&osd));
-        let running = prior.values().filter(|(_, holder)| !given_up(*holder));
-        self.granted.extend(running.map(|&(end, holder)| (holder, end)));
+        self.granted.extend(prior.values().flatten().filter(|promise| !given_up(promise.holder)));
         self.next_renewal = Instant::ZERO;
+        self.granted.retain(|promise| promise.end > now);
     }
 
     pub fn grant(&mut self, now: Instant, to: OsdId, duration: Duration) {
-        let until = now + with_drift(duration);
-        self.granted.retain(|(holder, end)| *end > now && *holder != Some(to));
-        self.granted.push((Some(to), until));
+        let end = now + with_drift(duration);
+        self.granted.retain(|promise| promise.end > now && promise.holder != Some(to));
+        self.granted.push(Promise { holder: Some(to), end });
     }
 
-    /// How long this OSD's promises run, and to whom if all are to one.
-    pub fn granted_remaining(&self, now: Instant) -> (Duration, Option<OsdId>) {
-        let mut running = self.granted.iter().filter(|(_, end)| *end > now);
-        let Some(&(holder, end)) = running.next() else { return (Duration::ZERO, None) };
-        let (mut last, mut same) = (end, holder);
-        for &(holder, end) in running {
-            last = last.max(end);
-            same = same.filter(|_| same == holder);
-        }
-        (last.since(now), same)
+    /// This OSD's promises that still run.
+    pub fn running(&self, now: Instant) -> impl Iterator<Item = Promise> {
+        self.granted.iter().copied().filter(move |promise| promise.end > now)
+    }
+
+    /// Whoever may hold a promise that this OSD gave or was told of, besides the current primary; `None` if that is not
+    /// known.
+    pub fn holders(&self) -> Option<Vec<OsdId>> {
+        self.granted.iter().chain(self.prior.values().flatten()).map(|promise| promise.holder).collect()
     }
 
     /// What a primary still waits for, it hands to its members: to the next one they may be all that is left of it.
-    pub fn take_over(&mut self, now: Instant, holder: Option<OsdId>, left: Duration) {
-        self.granted.retain(|(_, end)| *end > now);
-        if !left.is_zero() {
-            self.granted.push((holder, now + with_drift(left)));
-        }
+    pub fn take_over(&mut self, now: Instant, promises: impl IntoIterator<Item = Promise>) {
+        self.granted.retain(|promise| promise.end > now);
+        let running = promises.into_iter().filter(|promise| promise.end > now);
+        self.granted.extend(running.map(|p| Promise { end: now + with_drift(p.end.since(now)), ..p }));
     }
 
-    pub fn note_prior(&mut self, from: OsdId, until: Instant, holder: Option<OsdId>) {
-        self.prior.insert(from, (until, holder));
+    pub fn note_prior(&mut self, from: OsdId, promises: Vec<Promise>) {
+        self.prior.insert(from, promises);
     }
 
     /// Until when a new primary must not serve; `joined` says who is known to have given up what it held.
     pub fn prior_end(&self, now: Instant, joined: impl Fn(OsdId) -> bool) -> Option<Instant> {
-        self.prior_running(now, joined).map(|(end, _)| end).max()
+        self.prior_running(now, joined).map(|promise| promise.end).max()
     }
 
-    fn prior_running(
-        &self,
-        now: Instant,
-        joined: impl Fn(OsdId) -> bool,
-    ) -> impl Iterator<Item = (Instant, Option<OsdId>)> {
-        let own = self.granted.iter().map(|&(holder, end)| (end, holder));
-        let all = own.chain(self.prior.values().copied());
-        all.filter(move |&(end, holder)| end > now && !holder.is_some_and(&joined))
+    fn prior_running(&self, now: Instant, joined: impl Fn(OsdId) -> bool) -> impl Iterator<Item = Promise> {
+        let all = self.granted.iter().chain(self.prior.values().flatten()).copied();
+        all.filter(move |promise| promise.end > now && !promise.holder.is_some_and(&joined))
     }
 
     /// Until when reads may be served; with no other member the lease is the primary's own.
@@ -133,9 +142,9 @@ impl Pg {
         (self.leads() && self.members.acting.len() > 1).then_some(self.lease.next_renewal)
     }
 
-    /// Member: promises, if the asker is the primary of this interval.
+    /// Member: promises, if the asker is the primary of this interval and that is written down.
     pub(crate) fn on_lease(&mut self, ctx: &mut PgContext<'_>, from: OsdId, lease: &LeaseMessage) {
-        if self.members.primary() != Some(from) || from == self.me {
+        if self.members.primary() != Some(from) || from == self.me || *self.state() != State::ReplicaActive {
             return;
         }
         // Longer than configured here would stall a failover for as long as a peer likes.
@@ -173,16 +182,10 @@ impl Pg {
         self.members.acting.iter().copied().filter(|osd| *osd != self.me && lacks(osd)).collect()
     }
 
-    /// How long it still waits for leases of earlier intervals, and whose they are if all are one OSD's.
-    pub(crate) fn prior_lease(&self, now: Instant) -> (Duration, Option<OsdId>) {
+    /// The promises of earlier intervals that it still waits for.
+    pub(crate) fn prior_leases(&self, now: Instant) -> Vec<Promise> {
         let joined = |osd| osd == self.me || self.lease.prior.contains_key(&osd);
-        let mut running = self.lease.prior_running(now, joined);
-        let Some((end, holder)) = running.next() else { return (Duration::ZERO, None) };
-        let merge = |(last, same): (Instant, Option<OsdId>), (end, holder): (Instant, Option<OsdId>)| {
-            (last.max(end), same.filter(|_| same == holder))
-        };
-        let (last, same) = running.fold((end, holder), merge);
-        (last.since(now), same)
+        self.lease.prior_running(now, joined).collect()
     }
 
     /// Until when leases of earlier intervals keep this primary from serving.
@@ -211,10 +214,12 @@ mod tests {
     #[test]
     fn a_new_primary_waits_for_promises_to_others_unless_they_joined() {
         let now = Instant::from_millis(10_000);
+        let promise = |holder, end| Promise { holder: Some(OsdId(holder)), end };
         let mut lease = Lease::default();
-        lease.note_prior(OsdId(1), now + SECOND, Some(OsdId(7)));
+        lease.note_prior(OsdId(1), vec![promise(7, now + SECOND), promise(6, now + SECOND / 2)]);
         assert_eq!(lease.prior_end(now, |_| false), Some(now + SECOND));
-        assert_eq!(lease.prior_end(now, |osd| osd == OsdId(7)), None);
+        assert_eq!(lease.prior_end(now, |osd| osd == OsdId(7)), Some(now + SECOND / 2));
+        assert_eq!(lease.prior_end(now, |osd| osd >= OsdId(6)), None);
         assert_eq!(lease.prior_end(now + SECOND, |_| false), None);
         lease.grant(now, OsdId(8), DURATION);
         assert!(lease.prior_end(now, |osd| osd == OsdId(7)).is_some_and(|end| end > now + DURATION));
@@ -223,29 +228,35 @@ mod tests {
     #[test]
     fn what_a_primary_waits_for_outlives_its_interval() {
         let now = Instant::from_millis(10_000);
+        let promise = |holder, end| Promise { holder: Some(OsdId(holder)), end };
         let mut lease = Lease::default();
-        lease.note_prior(OsdId(1), now + SECOND, Some(OsdId(7)));
-        lease.start_interval();
+        lease.note_prior(OsdId(1), vec![promise(7, now + SECOND)]);
+        assert_eq!(lease.holders(), Some(vec![OsdId(7)]));
+        lease.start_interval(now);
         assert_eq!(lease.prior_end(now, |_| false), Some(now + SECOND));
-        assert_eq!(lease.granted_remaining(now), (SECOND, Some(OsdId(7))));
+        assert_eq!(lease.running(now).collect::<Vec<_>>(), [promise(7, now + SECOND)]);
         let mut member = Lease::default();
-        member.take_over(now, Some(OsdId(7)), SECOND);
-        assert!(member.granted_remaining(now).0 > SECOND);
+        member.take_over(now, [promise(7, now + SECOND), promise(8, now)]);
+        assert!(member.running(now).all(|promise| promise.end > now + SECOND));
         assert_eq!(member.prior_end(now, |osd| osd == OsdId(7)), None);
         // Who took part itself has given up what it held.
-        lease.note_prior(OsdId(2), now + SECOND * 2, Some(OsdId(8)));
-        lease.note_prior(OsdId(8), now, None);
-        lease.start_interval();
+        lease.note_prior(OsdId(2), vec![promise(8, now + SECOND * 2)]);
+        lease.note_prior(OsdId(8), Vec::new());
+        lease.start_interval(now);
         assert_eq!(lease.prior_end(now, |_| false), Some(now + SECOND));
     }
 
     #[test]
-    fn nobody_knows_what_was_promised_before_a_restart() {
+    fn after_a_restart_all_who_may_hold_a_promise_may_hold_a_whole_one() {
         let now = Instant::from_millis(5);
-        let lease = Lease::after_restart(now, DURATION);
-        let (remaining, holder) = lease.granted_remaining(now);
-        assert!(remaining > DURATION && holder.is_none());
-        assert!(lease.prior_end(now, |_| true).is_some());
+        let unknown = Lease::after_restart(now, DURATION, None);
+        assert_eq!(unknown.holders(), None);
+        assert!(unknown.prior_end(now, |_| true).is_some());
+        let known = Lease::after_restart(now, DURATION, Some(vec![OsdId(3), OsdId(4)]));
+        assert!(known.running(now).all(|promise| promise.end > now + DURATION));
+        assert!(known.prior_end(now, |osd| osd == OsdId(3)).is_some());
+        assert_eq!(known.prior_end(now, |osd| osd == OsdId(3) || osd == OsdId(4)), None);
+        assert_eq!(Lease::after_restart(now, DURATION, Some(Vec::new())).prior_end(now, |_| false), None);
     }
 
     #[test]

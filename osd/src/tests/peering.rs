@@ -175,3 +175,24 @@ fn an_orderly_stop_is_quick() {
     assert_eq!(world.slots[1].stopped.as_deref(), Some("stopped in order"));
     assert!(!world.mon.map.is_up(OsdId(1)));
 }
+
+/// Whoever held a lease takes part again (as another run), and a restarted member knows to whom alone it may have promised.
+#[test]
+fn a_restart_makes_nobody_wait_for_leases() {
+    for (seed, at) in [(31, 0), (37, 1), (41, 2)] {
+        let mut world = World::new(3, seed);
+        pool(&mut world, 3, 2);
+        world.run(5000);
+        let pg = PgId::new(PoolId(1), 0);
+        let restarted = world.mon.map.pg(pg).expect("placed").acting[at].0;
+        world.kill(restarted);
+        world.start(restarted);
+        let all_up = |w: &World| w.mon.map.pg(pg).is_some_and(|place| place.acting.len() == 3);
+        world.run(100);
+        assert!(world.run_until(3000, |w| w.is_clean() && all_up(w)), "{}", world.explain());
+        for slot in &world.slots {
+            let pg = slot.osd.as_ref().and_then(|osd| osd.pg(pg)).expect("alive");
+            assert!(!pg.is_active() || pg.prior_lease_end(world.now).is_none(), "{}", world.explain());
+        }
+    }
+}

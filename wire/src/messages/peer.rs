@@ -220,6 +220,18 @@ pub struct PgNotify {
     /// Epoch in which the sender's store was first up: of what was before it knows nothing. 0: always, as far as it knows.
     #[prost(uint64, tag = "7")]
     pub store_since: u64,
+    /// The leases of `lease_remaining_ns` one by one, if it is known to whom all were granted.
+    #[prost(message, repeated, tag = "8")]
+    pub leases: Vec<GrantedLease>,
+}
+
+/// A read lease that a member granted in an earlier interval.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct GrantedLease {
+    #[prost(uint32, tag = "1")]
+    pub holder: u32,
+    #[prost(uint64, tag = "2")]
+    pub remaining_ns: u64,
 }
 
 /// A primary asks for a peer's log and missing set. Answered by [`PgLog`].
@@ -290,6 +302,9 @@ pub struct PgActivate {
     /// One more than the OSD that holds them; 0 if there are several or it is not known.
     #[prost(uint32, tag = "9")]
     pub prior_holder_plus_one: u32,
+    /// The leases of `prior_lease_ns` one by one, if it is known whose each is.
+    #[prost(message, repeated, tag = "10")]
+    pub prior_leases: Vec<GrantedLease>,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
