@@ -55,6 +55,8 @@ pub struct MonitorContact {
     pub heard: Option<Duration>,
     /// Why none can be reached, if that is so.
     pub unreachable: Option<String>,
+    /// Certificates are not accepted, here or there.
+    pub rejected: bool,
 }
 
 #[derive(Debug)]
@@ -201,6 +203,7 @@ impl Objecter {
         MonitorContact {
             heard: self.following.mon_heard.map(|heard| self.now.since(heard)),
             unreachable: self.following.unreachable.clone(),
+            rejected: self.following.rejected && self.following.unreachable.is_some(),
         }
     }
 

@@ -16,11 +16,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// How long one monitor or OSD has to answer.
-const ANSWER_WAIT: Duration = Duration::from_millis(900);
+const ANSWER_WAIT: Duration = Duration::from_millis(800);
 /// The leader's answer takes a round to a majority.
-const LEADER_WAIT: Duration = Duration::from_millis(1500);
+const LEADER_WAIT: Duration = Duration::from_millis(1200);
 /// All of it.
-const TOTAL_WAIT: Duration = Duration::from_millis(4500);
+const TOTAL_WAIT: Duration = Duration::from_millis(4000);
 const ROUNDS_MAX: usize = 8;
 /// OSDs asked in one round.
 const ASKED_MAX: usize = 64;
@@ -86,10 +86,12 @@ async fn ask_monitors(
     let mut here = asked.clone();
     here["local"] = true.into();
     let (here, asked) = (here.to_string(), asked.to_string());
+    // The first to be asked may be one that has just gone: the next attempt goes to another.
+    let attempts = if evidence.mon.is_some() || evidence.leader.is_some() { 1 } else { 3 };
     let wait = if evidence.leader.is_none() && evidence.mon.is_some() { ANSWER_WAIT } else { LEADER_WAIT };
     let mut answers = join(vec![
-        Box::pin(ask_monitor(cluster, here, ANSWER_WAIT)) as Boxed<'_, _>,
-        Box::pin(ask_monitor(cluster, asked, wait)),
+        Box::pin(ask_monitor(cluster, here, ANSWER_WAIT, attempts)) as Boxed<'_, _>,
+        Box::pin(ask_monitor(cluster, asked, wait, attempts.min(2))),
     ])
     .await
     .into_iter();
@@ -99,9 +101,15 @@ async fn ask_monitors(
     evidence.asked = about.into_iter().collect();
 }
 
-async fn ask_monitor(cluster: &Cluster, command: String, wait: Duration) -> Option<MonView> {
-    let reply = cluster.ask_monitors(&command, wait).await.ok()?;
-    serde_json::from_str(&reply.json).ok().map(MonView)
+async fn ask_monitor(cluster: &Cluster, command: String, wait: Duration, attempts: usize) -> Option<MonView> {
+    for _ in 0..attempts {
+        match cluster.ask_monitors(&command, wait).await {
+            Ok(reply) => return serde_json::from_str(&reply.json).ok().map(MonView),
+            Err(error) if error.code == ErrorCode::TimedOut => {}
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 /// The map there is; a newer one if a monitor has one and it comes soon.

@@ -32,6 +32,8 @@ pub(super) struct Following {
     pub(super) mon_heard: Option<Instant>,
     /// Why no monitor could be reached, if that was so lately.
     pub(super) unreachable: Option<String>,
+    /// And whether because certificates are not accepted.
+    pub(super) rejected: bool,
     /// Subscriptions refused since maps last came.
     pub(super) refusals: u32,
 }
@@ -92,6 +94,7 @@ impl Objecter {
             self.fail_waiting(now, &OpError::new(ErrorCode::NotPermitted, text), out);
         }
         self.following.unreachable = Some(reason);
+        self.following.rejected = rejected;
     }
 
     /// The monitors give us no maps: what waits for one waits in vain.

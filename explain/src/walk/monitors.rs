@@ -82,8 +82,7 @@ impl Walk<'_> {
     fn no_monitor(&mut self) {
         let contact = &self.evidence.contact;
         let reason = contact.unreachable.clone().unwrap_or_default();
-        // The messenger's own words for TLS alerts.
-        if reason.contains("certificate") {
+        if contact.rejected {
             self.leaf(Cause::Certificate, "certificates", format!("no monitor can be used: {reason}"));
             self.step("compare the clocks of this host and of the monitors' hosts", Some("date -u".into()));
             self.step(

@@ -43,11 +43,8 @@ impl<'a> Walk<'a> {
                 self.link(id, format!("{} is up by the osdmap, but does not answer", self.place(id)));
                 self.silent(id);
             }
-            Some(OsdAnswer::Told(view)) => {
-                if !self.ailing(id, view) {
-                    self.healthy(id, view);
-                }
-            }
+            Some(OsdAnswer::Told(view)) if self.ailing(id, view) => {}
+            Some(OsdAnswer::Told(view)) => self.healthy(id, view),
         }
     }
 

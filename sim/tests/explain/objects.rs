@@ -128,3 +128,26 @@ fn a_lease_of_the_primary_before_runs_on() {
     let expected = [Cause::Lease, Cause::OsdUnreachable];
     assert!(expected.contains(&answer.cause), "{answer}");
 }
+
+#[test]
+fn a_pause_waits_for_nothing_but_time() {
+    let mut lab = Lab::new();
+    lab.as_client(1, |handle| async move { handle.sleep(Duration::from_secs(60)).await });
+    lab.run(1);
+    let slot = lab.cluster.world.nodes.get_mut(&NodeId::Client(1)).expect("a client");
+    let waiting = slot.node.client().expect("a client").cluster.waiting();
+    assert_eq!(waiting.len(), 1);
+    assert_eq!(waiting[0].needs, nacre_types::Needs::Time);
+}
+
+#[test]
+fn two_calls_of_one_client_on_one_object() {
+    let mut lab = Lab::new();
+    lab.with_osd(1, |osd| osd.set_disk_latency(Duration::from_secs(60)));
+    lab.begin_write(0, "x", 100);
+    lab.run(1);
+    lab.begin_write(0, "x", 100);
+    lab.run(6);
+    let answer = lab.ask_from(0, op("x"));
+    expect(&answer, Cause::DiskSlow, &lab.osd(1), "osd out");
+}
