@@ -82,6 +82,10 @@ impl Pg {
         let of = move |op: &&crate::pg::ClientOp| head.is_none_or(|head| op.object.head() == *head);
         self.pipeline.ops.values().filter(of).map(|op| {
             let needs = match &op.stage {
+                // Put back when the interval ended: it has not been looked at since.
+                Stage::Queued if op.wait == Needs::Turn && !self.is_active() => {
+                    Needs::ActivePg { pg: self.id, state: self.state().name().into() }
+                }
                 Stage::Queued => op.wait.clone(),
                 Stage::Reading { outstanding, .. } => Needs::DiskReads { outstanding: *outstanding as u64 },
                 Stage::InFlight { .. } => Needs::CommitsOf(self.lagging()),

@@ -38,8 +38,12 @@ impl CompoundTask {
             let name = format!("{kind}-{}", self.rng.below(self.objects));
             let action = if self.locks { self.choose_locked() } else { self.choose() };
             let object = pool.object(&name);
-            let invocation =
-                self.history.borrow_mut().invoke_compound(self.number, &name, self.clock.now(), action.clone());
+            let invocation = self.history.borrow_mut().invoke_compound(
+                self.number,
+                &name,
+                self.clock.now(),
+                action.clone(),
+            );
             let answer = self.perform(&object, &action).await;
             self.history.borrow_mut().answer_compound(&invocation, self.clock.now(), answer);
             let pause = self.think.mul_f64(2.0 * self.rng.below(1000) as f64 / 1000.0);
@@ -200,7 +204,9 @@ fn parts(response: &Response) -> Option<Parts> {
         parts.insert(Place::Data, id(&data));
     }
     let (xattrs, _) = response.pairs(1).ok()?;
-    parts.extend(xattrs.iter().filter_map(|(name, value)| Some((Place::Xattr(numbered(name, b'x')?), id(value)))));
+    parts.extend(
+        xattrs.iter().filter_map(|(name, value)| Some((Place::Xattr(numbered(name, b'x')?), id(value)))),
+    );
     let (omap, _) = response.pairs(2).ok()?;
     parts.extend(omap.iter().filter_map(entry).map(|(n, id)| (Place::Omap(n), id)));
     Some(parts)

@@ -18,6 +18,7 @@ const BLOCK: u64 = 4096;
 const ORDER: u32 = 16;
 const BLOCKS: u64 = 64;
 const BLOCKS_PER_REQUEST_MAX: u64 = 6;
+const FULL_PAUSE: Duration = Duration::from_millis(500);
 
 pub struct ImageTask {
     pub name: String,
@@ -134,7 +135,12 @@ impl Blocks {
                 content.extend(encode(first + at as u64, window.sent));
             }
         }
-        let result = self.image.write(first * BLOCK, content).await;
+        let content = Bytes::from(content);
+        let mut result = self.image.write(first * BLOCK, content.clone()).await;
+        while full(&result) {
+            self.image.pool().cluster().sleep(FULL_PAUSE).await;
+            result = self.image.write(first * BLOCK, content.clone()).await;
+        }
         self.history.borrow_mut().count();
         result.map_err(|error| format!("writing blocks {first} to {}: {error}", first + count - 1))?;
         for window in &mut self.windows.borrow_mut()[first as usize..(first + count) as usize] {
@@ -159,10 +165,16 @@ impl Blocks {
             }
         }
         let (offset, length) = (first * BLOCK, count * BLOCK);
-        let result = match rng.chance(1, 2) {
+        let discards = rng.chance(1, 2);
+        let order = async || match discards {
             true => self.image.discard(offset, length).await,
             false => self.image.write_zeroes(offset, length).await,
         };
+        let mut result = order().await;
+        while full(&result) {
+            self.image.pool().cluster().sleep(FULL_PAUSE).await;
+            result = order().await;
+        }
         self.history.borrow_mut().count();
         result.map_err(|error| format!("discarding blocks {first} to {}: {error}", first + count - 1))?;
         for window in &mut self.windows.borrow_mut()[first as usize..(first + count) as usize] {
@@ -219,6 +231,11 @@ async fn check_snapshot(
     at.close().await.map_err(text)?;
     (snapshot.low, snapshot.high) = (seen.clone(), seen);
     Ok(())
+}
+
+/// A full cluster says so; whoever writes tries again.
+fn full(result: &Result<(), OpError>) -> bool {
+    result.as_ref().is_err_and(|error| error.code == ErrorCode::NoSpace)
 }
 
 fn range(rng: &mut Rng) -> (u64, u64) {

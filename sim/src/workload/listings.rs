@@ -2,7 +2,7 @@
 
 use super::Shared;
 use crate::executor::Clock;
-use nacre_client::{Cluster, ListCursor, ListedObject, Pool};
+use nacre_client::{Cluster, ErrorCode, ListCursor, ListedObject, Pool};
 use nacre_types::{Instant, Rng};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl ListingTask {
         let mut stable = BTreeSet::new();
         for at in 0..STABLE {
             let name = format!("listed-{}-{at}", self.client);
-            pool.object(&name).write_full("x").await.map_err(|error| error.to_string())?;
+            self.make(&pool, &name).await?;
             stable.insert(name);
         }
         let mut gone = BTreeSet::new();
@@ -41,7 +41,7 @@ impl ListingTask {
         while self.clock.now() < self.until {
             round += 1;
             let passing = format!("passing-{}-{round}", self.client);
-            pool.object(&passing).write_full("x").await.map_err(|error| error.to_string())?;
+            self.make(&pool, &passing).await?;
             let listed = self.list(&pool).await?;
             let names: BTreeSet<&String> = listed.iter().map(|object| &object.name).collect();
             if names.len() != listed.len() {
@@ -60,6 +60,18 @@ impl ListingTask {
             self.clock.sleep(pause).await;
         }
         Ok(())
+    }
+
+    /// Again and again while the cluster is full.
+    async fn make(&self, pool: &Pool, name: &str) -> Result<(), String> {
+        loop {
+            match pool.object(name).write_full("x").await {
+                Err(error) if error.code == ErrorCode::NoSpace => {
+                    self.clock.sleep(Duration::from_millis(500)).await;
+                }
+                result => return result.map_err(|error| error.to_string()),
+            }
+        }
     }
 
     async fn list(&mut self, pool: &Pool) -> Result<Vec<ListedObject>, String> {

@@ -47,13 +47,19 @@ impl SnapshotTask {
             match self.rng.below(100) {
                 0..25 => {
                     let id = self.history.borrow_mut().fresh_id();
-                    writer.append(Bytes::copy_from_slice(&id.to_le_bytes())).await.map_err(|e| e.to_string())?;
+                    writer
+                        .append(Bytes::copy_from_slice(&id.to_le_bytes()))
+                        .await
+                        .map_err(|e| e.to_string())?;
                     now.entry(at).or_default().push(id);
                 }
                 25..40 => {
                     let id = self.history.borrow_mut().fresh_id();
-                    writer.write_full(id.to_le_bytes().repeat(2)).await.map_err(|e| e.to_string())?;
-                    now.insert(at, vec![id, id]);
+                    match writer.write_full(id.to_le_bytes().repeat(2)).await {
+                        Ok(()) => drop(now.insert(at, vec![id, id])),
+                        Err(error) if error.code == ErrorCode::NoSpace => {}
+                        Err(error) => return Err(format!("writing object {at}: {error}")),
+                    }
                 }
                 40..50 => match writer.remove().await {
                     Ok(()) if now.remove(&at).is_some() => {}
@@ -104,7 +110,9 @@ impl SnapshotTask {
     ) -> Result<(), String> {
         let reader = snap.map_or_else(|| pool.clone(), |snap| pool.at_snap(snap));
         let seen = match reader.object(self.name(at)).read(0, 1 << 20).await {
-            Ok(bytes) => Some(bytes.chunks(8).map(|id| id.try_into().map_or(u64::MAX, u64::from_le_bytes)).collect()),
+            Ok(bytes) => {
+                Some(bytes.chunks(8).map(|id| id.try_into().map_or(u64::MAX, u64::from_le_bytes)).collect())
+            }
             Err(error) if error.code == ErrorCode::NotFound => None,
             Err(error) => return Err(format!("reading object {at} at {snap:?}: {error}")),
         };

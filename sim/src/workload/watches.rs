@@ -70,7 +70,10 @@ impl WatchTask {
                 let echo = ack.reply[..].try_into().map_or(u64::MAX, u64::from_le_bytes);
                 let got = self.seen.borrow().got.contains(&(ack.client, id));
                 if echo != id || !got {
-                    let text = format!("notification {id}: client {} is said to have answered {echo}, and did not", ack.client);
+                    let text = format!(
+                        "notification {id}: client {} is said to have answered {echo}, and did not",
+                        ack.client
+                    );
                     self.history.borrow_mut().complain(text);
                 }
             }
