@@ -229,7 +229,8 @@ impl Mon {
         if self.quorum.leader().is_some() {
             self.led_at = now;
         }
-        if now.since(self.led_at) >= LEADERLESS_MAX && !self.log_silenced.contains_key("shed") {
+        let member = self.service.version == 0 || self.service.monmap.mons.contains_key(&self.config.name);
+        if now.since(self.led_at) >= LEADERLESS_MAX || !member {
             self.shed(now, out);
         }
         self.log_silenced.retain(|_, &mut at| now.since(at) < Duration::from_secs(10));
@@ -251,7 +252,10 @@ impl Mon {
     }
 
     /// Without a leader nothing can be done for clients and OSDs here, but perhaps elsewhere: they look for another monitor.
-    fn shed(&mut self, now: Instant, out: Out<'_>) {
+    pub(crate) fn shed(&mut self, now: Instant, out: Out<'_>) {
+        if self.log_silenced.contains_key("shed") {
+            return;
+        }
         self.log_silenced.insert("shed".into(), now);
         nacre_types::reached("mon: sessions given up without a leader");
         for session in self.sessions.all() {

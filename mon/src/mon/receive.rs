@@ -9,8 +9,8 @@ use crate::quorum;
 use crate::service::Service;
 use crate::session::osdmaps_after;
 use bytes::Bytes;
-use nacre_types::{EntityName, Epoch, Instant, OsdId};
 use nacre_types::buggify;
+use nacre_types::{EntityName, Epoch, Instant, OsdId};
 use nacre_wire::messages::{
     ClusterLog, LogLevel, LogLine, MapRequest, MonCheckpoint, MonForward, MonForwardReply, MonRaft, Refused,
 };
@@ -148,6 +148,10 @@ impl Mon {
             Message::Refused(refused) => {
                 let text: String = refused.message.chars().take(300).collect();
                 self.log_sometimes(now, out, "refused", format!("mon.{name} refuses this monitor: {text}"));
+                if refused.code == ErrorCode::NotPermitted as i32 {
+                    // Removed, and the last to know.
+                    self.shed(now, out);
+                }
             }
             _ => {
                 let text = format!("monitors do not take {}", packet.message.name());
