@@ -37,7 +37,7 @@ use crate::workload::Units;
 use bytes::Bytes;
 use nacre_client::image::CreateOptions;
 use nacre_client::{Image, OpenOptions, Pool, SnapContext};
-use nacre_types::{Instant, SnapId};
+use nacre_types::{Instant, PgId, SnapId};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -52,7 +52,6 @@ const BLOCK: u64 = 4096;
 pub(super) struct Memory {
     snaps: BTreeMap<String, SnapId>,
     images: Rc<RefCell<BTreeMap<(String, String), Rc<Image>>>>,
-    scrubbed_ms: u64,
 }
 
 fn seconds(word: &str) -> Result<Duration, String> {
@@ -420,12 +419,16 @@ impl Scenario {
 
     fn scrub(&mut self, order: &str) -> Result<(), String> {
         let began = self.cluster.world.wall_ms();
-        let (pg, what) = (self.pg, order.to_string());
-        admin(&mut self.cluster, PATIENCE, order, move |handle| async move {
-            let reply = handle.pg_admin(pg, &what, "{}").await.map_err(|error| error.to_string())?;
-            if reply.code == 0 { Ok(()) } else { Err(reply.message) }
-        })?;
-        self.memory.scrubbed_ms = began;
+        let pgs = command(&mut self.cluster, json!({"prefix": "pg ls"}))?["pg_stats"].take();
+        for pg in pgs.as_array().into_iter().flatten() {
+            let pg: PgId =
+                pg["pgid"].as_str().unwrap_or_default().parse().map_err(|_| "a PG without a name")?;
+            let what = order.to_string();
+            admin(&mut self.cluster, PATIENCE, order, move |handle| async move {
+                let reply = handle.pg_admin(pg, &what, "{}").await.map_err(|error| error.to_string())?;
+                if reply.code == 0 { Ok(()) } else { Err(reply.message) }
+            })?;
+        }
         let stamp = if order == "scrub" { "last_scrub_ms" } else { "last_deep_scrub_ms" };
         self.until(PATIENCE * 2, json!({"prefix": "pg ls"}), |json| {
             let done = |pg: &Value| pg[stamp].as_u64() >= Some(began) && !says(&pg["state"], "scrubbing");
