@@ -32,6 +32,8 @@ mod suite {
         seconds: f64,
         trace: bool,
         table: bool,
+        /// Runs the same seeds without the bug instead: none should fail.
+        control: bool,
         settings: Vec<String>,
     }
 
@@ -43,6 +45,7 @@ mod suite {
             seconds: CPU_SECONDS_MAX,
             trace: false,
             table: false,
+            control: false,
             settings: Vec::new(),
         };
         let mut words = words.iter();
@@ -60,6 +63,7 @@ mod suite {
                 "--minutes" => args.seconds = 60.0 * value()?.parse::<f64>().context("--minutes")?,
                 "--set" => args.settings.push(value()?.to_string()),
                 "--trace" => args.trace = true,
+                "--control" => args.control = true,
                 "--table" => args.table = true,
                 _ => bail!("'{word}' does not go with '--mutants'"),
             }
@@ -85,6 +89,12 @@ mod suite {
                 break;
             }
             seeds += 1;
+            if args.control {
+                if let Some(other) = control(bug, seed, &args.settings).caught {
+                    return Verdict { caught: Some((seed, other)), seeds, seconds: used() - began };
+                }
+                continue;
+            }
             // What fails without the bug, too, is another bug's.
             if let Some(caught) = trial(bug, seed, &args.settings, args.trace).caught
                 && control(bug, seed, &args.settings).caught.is_none()
@@ -103,6 +113,12 @@ mod suite {
             total += verdict.seconds;
             let (name, seeds, seconds) = (bug.name(), verdict.seeds, verdict.seconds);
             match verdict.caught {
+                None if args.control => println!("{name} without the bug: nothing in {seeds} seeds"),
+                Some((seed, caught)) if args.control => {
+                    let failure = caught.failure;
+                    println!("{name} without the bug: seed {seed} fails after {seeds} seeds: {failure}");
+                    missed += 1;
+                }
                 Some((seed, caught)) if args.table => {
                     let (checker, breaks) = (caught.checker, bug.breaks());
                     println!("| `{name}` | {breaks} | {seeds} | {seconds:.1} | {checker} (seed {seed}) |");
