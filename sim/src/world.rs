@@ -522,7 +522,10 @@ impl<N: Node> World<N> {
         let serving: Vec<String> =
             self.nodes.iter().filter(|(_, slot)| serves(slot)).map(|(id, _)| id.to_string()).collect();
         if serving.len() > 1 {
-            self.fail(format!("lease safety: {} serve reads of {pg} at the same instant", serving.join(" and ")));
+            self.fail(format!(
+                "lease safety: {} serve reads of {pg} at the same instant",
+                serving.join(" and ")
+            ));
         }
     }
 

@@ -3,8 +3,8 @@
 use super::LOG_PIECE;
 use crate::log::{MissingSet, PgLog, decode_version, encode_version, merge_authoritative, persist};
 use crate::pg::{Pg, PgContext, State};
-use nacre_types::{EVersion, Needs, OsdId};
 use nacre_types::buggify;
+use nacre_types::{EVersion, Needs, OsdId};
 use nacre_wire::Transaction;
 use nacre_wire::messages::{self, LogLevel, PgLogRequest};
 

@@ -5,8 +5,8 @@ use super::{Pg, PgContext, Readiness};
 use crate::snaps;
 use nacre_maps::SnapRange;
 use nacre_store::StoreError;
-use nacre_types::{Instant, Needs, ObjectId, SnapId};
 use nacre_types::buggify;
+use nacre_types::{Instant, Needs, ObjectId, SnapId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 

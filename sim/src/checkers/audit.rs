@@ -30,9 +30,7 @@ impl Log {
 
     /// Whether a member's log says the same as its primary's, where both say something.
     fn is_prefix_of(&self, primary: &Log, pg: PgId) -> Result<(), String> {
-        let wrong = |what: String| {
-            Err(format!("log prefixes: {pg} in interval {}: {what}", self.interval))
-        };
+        let wrong = |what: String| Err(format!("log prefixes: {pg} in interval {}: {what}", self.interval));
         if self.head > primary.head {
             return wrong(format!(
                 "{} has entries up to {}, its primary {} up to {}",

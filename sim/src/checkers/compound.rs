@@ -34,13 +34,23 @@ pub struct State {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
     /// If `guard` holds: sets and removes parts, creating the object. With `locked`, only under this client's lock.
-    Change { guard: Option<(Place, u64)>, puts: Vec<(Place, u64)>, removes: Vec<Place>, locked: bool },
+    Change {
+        guard: Option<(Place, u64)>,
+        puts: Vec<(Place, u64)>,
+        removes: Vec<Place>,
+        locked: bool,
+    },
     /// All parts at one moment.
     Look,
     /// Omap entries after one, so many at most.
-    Page { after: Option<u8>, max: usize },
+    Page {
+        after: Option<u8>,
+        max: usize,
+    },
     Remove,
-    Lock { nanos: u64 },
+    Lock {
+        nanos: u64,
+    },
     Unlock,
 }
 
@@ -151,9 +161,7 @@ impl Recorded for Operation {
                 match self.answer {
                     Answer::Done => mine.then_some(freed),
                     // It may have run out; whoever took it since is another.
-                    Answer::Refused | Answer::NotFound => {
-                        Some(if mine { freed } else { state.clone() })
-                    }
+                    Answer::Refused | Answer::NotFound => Some(if mine { freed } else { state.clone() }),
                     _ if unknown => Some(if mine { freed } else { state.clone() }),
                     _ => None,
                 }
