@@ -20,7 +20,8 @@ const AT_A_TIME: usize = 2;
 const INPUT_SECONDS_MAX: u32 = 5;
 const MEMORY_MIB_MAX: u32 = 1024;
 /// What the repository keeps of one target.
-const KEPT_BYTES_MAX: u64 = 12 << 10;
+const KEPT_BYTES_MAX: u64 = 8 << 10;
+const KEPT_INPUTS_MAX: usize = 40;
 const KEPT_INPUT_BYTES_MAX: u64 = 2 << 10;
 
 struct Args<'a> {
@@ -59,7 +60,7 @@ struct Fuzzer {
 pub fn main(words: &[&str]) -> anyhow::Result<ExitCode> {
     let args = parse(words)?;
     let fuzzer = build()?;
-    let listed = Command::new(&fuzzer.binary).arg("--list").output()?;
+    let listed = Command::new(&fuzzer.binary).arg("--list").stderr(Stdio::null()).output()?;
     let listed = String::from_utf8(listed.stdout)?;
     let mut targets: Vec<(String, String)> = listed
         .lines()
@@ -171,7 +172,8 @@ impl Fuzzer {
 
     fn start(&self, name: &str, bytes_max: &str, seconds: f64, seed: u32) -> anyhow::Result<Run> {
         let (found, seeds, artifacts) = self.folders(name)?;
-        let written = Command::new(&self.binary).arg("--seeds").arg(name).arg(&seeds).status()?;
+        let written =
+            Command::new(&self.binary).arg("--seeds").arg(name).arg(&seeds).stderr(Stdio::null()).status()?;
         ensure!(written.success(), "{name}: the seeds cannot be written");
         let log = self.work.join(format!("{name}.log"));
         let file = std::fs::File::create(&log)?;
@@ -223,13 +225,15 @@ impl Fuzzer {
             .status()?;
         ensure!(status.success(), "{name}: the corpus cannot be merged");
         let mut total = size_of_folder(&kept)?;
+        let mut count = std::fs::read_dir(&kept)?.count();
         for entry in std::fs::read_dir(&merged)? {
             let path = entry?.path();
             let (name, bytes) = (path.file_name().unwrap_or_default().to_os_string(), path.metadata()?.len());
             // Seeds are made by the code: they need not be kept.
-            if small.join(&name).exists() && !kept.join(&name).exists() && total + bytes <= KEPT_BYTES_MAX {
+            let new = small.join(&name).exists() && !kept.join(&name).exists();
+            if new && count < KEPT_INPUTS_MAX && total + bytes <= KEPT_BYTES_MAX {
                 std::fs::copy(&path, kept.join(&name))?;
-                total += bytes;
+                (total, count) = (total + bytes, count + 1);
             }
         }
         Ok(())
