@@ -1,7 +1,7 @@
 //! Text scenarios: a cluster, what happens to it step by step, and what must hold.
 //!
 //! ```text
-//! cluster osds=3 size=3 min_size=2 [mons=1 clients=2 log=100 pgs=1]   PG 1.0; A, B, C are its acting set, primary first
+//! cluster osds=3 size=3 min_size=2 [mons=1 clients=2 log=100 pgs=1 unit=8]   PG 1.0; A, B, C are its acting set, primary first
 //! crash|power|start|wipe NODE      NODE: A, osd.3, mon.a, client.0
 //! order osd down|osd out|osd in NODE   what an operator orders
 //! fence CLIENT                     it is blocklisted
@@ -93,6 +93,7 @@ fn options(line: &str) -> Result<Options, String> {
             "min_size" => options.min_size = value,
             "log" => options.log_entries = value as usize,
             "pgs" => options.pg_num = value,
+            "unit" => options.unit = value as usize,
             _ => return Err(bad()),
         }
     }
@@ -271,12 +272,13 @@ impl Scenario {
         let node = self.node(client)?;
         let done: Rc<RefCell<Option<Answer>>> = Rc::default();
         let (result, object, context) = (done.clone(), object.to_string(), self.snap_context());
+        let unit = self.cluster.world.options.unit;
         self.cluster.as_client(node, move |handle| async move {
             let answer = match handle.pool(POOL).await {
                 Ok(pool) => {
                     let pool = pool.with_timeout(Some(limit));
                     let pool = context.map_or(pool.clone(), |context| pool.with_snap_context(context));
-                    Units(8).perform(&pool, &object, &action).await
+                    Units(unit).perform(&pool, &object, &action).await
                 }
                 Err(_) => Answer::Unknown,
             };

@@ -17,7 +17,7 @@
 //! CLIENT fill PREFIX COUNT NUMBER | CLIENT finds PREFIX COUNT NUMBER     that many objects
 //! CLIENT cannot write OBJECT NUMBER within SECONDS
 //! CLIENT tries ACTION OBJECT [NUMBER] for SECONDS   any answer will do
-//! CLIENT read OBJECT is N or M | is absent | is N N N
+//! CLIENT read OBJECT is N or M | is absent | is not absent within SECONDS | is N N N
 //! CLIENT read OBJECT fails within SECONDS      never with bytes
 //! CLIENT omap OBJECT KEYS NUMBER | CLIENT omap OBJECT has KEYS NUMBER | CLIENT omap OBJECT clear
 //! snap NAME | unsnap NAME | CLIENT read OBJECT at NAME is NUMBER     writes after `snap` preserve it
@@ -176,13 +176,19 @@ impl Scenario {
             }
             [client, "read", object, "at", snap, "is", id] => {
                 let snap = *self.memory.snaps.get(snap).ok_or("there is no such snapshot")?;
-                let object = object.to_string();
+                let (object, unit) = (object.to_string(), self.cluster.world.options.unit);
                 let answer = self.as_client(client, move |pool| async move {
-                    Ok(Units(8).perform(&pool.at_snap(snap), &object, &Action::Read).await)
+                    Ok(Units(unit).perform(&pool.at_snap(snap), &object, &Action::Read).await)
                 })?;
                 let wanted = if id == "absent" { None } else { Some(vec![number(id)?]) };
                 if answer != Answer::Content(wanted) {
                     return Err(format!("it is {answer:?}"));
+                }
+            }
+            [client, "read", object, "is", "not", "absent", "within", time] => {
+                let answer = self.perform(client, object, Action::Read, seconds(time)?)?;
+                if answer == Answer::Content(None) {
+                    return Err("it is absent".into());
                 }
             }
             [client, "read", object, "is", "absent"] => self.reads(client, object, &[None])?,
