@@ -47,11 +47,12 @@ impl SnapshotTask {
             match self.rng.below(100) {
                 0..25 => {
                     let id = self.history.borrow_mut().fresh_id();
-                    writer
-                        .append(Bytes::copy_from_slice(&id.to_le_bytes()))
-                        .await
-                        .map_err(|e| e.to_string())?;
-                    now.entry(at).or_default().push(id);
+                    match writer.append(Bytes::copy_from_slice(&id.to_le_bytes())).await {
+                        Ok(()) => now.entry(at).or_default().push(id),
+                        // A full cluster: nothing happened.
+                        Err(error) if error.code == ErrorCode::NoSpace => {}
+                        Err(error) => return Err(format!("appending to object {at}: {error}")),
+                    }
                 }
                 25..40 => {
                     let id = self.history.borrow_mut().fresh_id();
