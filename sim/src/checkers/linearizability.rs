@@ -155,7 +155,10 @@ impl<R: Recorded> Search<'_, R> {
             }
             // `horizon` is now the minimum over all pending ones; early candidates were judged by a partial one.
             candidates.retain(|&index| self.operations[index].invoked() <= horizon);
-            for index in candidates.into_iter().rev() {
+            // What was answered did happen, so it is tried first; what was not, where nothing else goes on.
+            let (answered, unknown): (Vec<usize>, Vec<usize>) =
+                candidates.into_iter().rev().partition(|&index| self.operations[index].answered() != Instant::MAX);
+            for index in unknown.into_iter().chain(answered) {
                 if let Some(next) = self.operations[index].apply(&state) {
                     let key = (taken.with(index), next);
                     if !self.visited.contains(&key) {
