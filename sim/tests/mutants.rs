@@ -11,7 +11,6 @@ const SEEDS: u64 = 12;
 
 const QUICK: &[&str] = &[
     "up-thru-skipped",
-    "missing-not-noted",
     "activated-before-durable",
     "pg-temp-kept",
     "lease-ignored",

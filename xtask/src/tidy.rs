@@ -85,7 +85,9 @@ fn dependencies() -> anyhow::Result<Vec<String>> {
     for package in metadata["packages"].as_array().context("no packages")? {
         let name = package["name"].as_str().unwrap_or_default().trim_start_matches("nacre-").to_string();
         if enables_mutants(package) {
-            problems.push(format!("{name} turns bugs on purpose on: only a build that asks for them may have them"));
+            problems.push(format!(
+                "{name} turns bugs on purpose on: only a build that asks for them may have them"
+            ));
         }
         let Some((_, allowed)) = MAY_USE.iter().find(|(folder, _)| *folder == name) else { continue };
         let allowed: BTreeSet<String> = allowed.iter().map(|folder| format!("nacre-{folder}")).collect();
@@ -113,7 +115,9 @@ fn enables_mutants(package: &Value) -> bool {
     let suite = matches!(package["name"].as_str(), Some("nacre-sim" | "nacre-xtask"));
     let passes = package["features"].as_object().into_iter().flatten().any(|(_, features)| any(features));
     let dependencies = package["dependencies"].as_array().into_iter().flatten();
-    dependencies.map(|on| &on["features"]).any(any) || any(&package["features"]["default"]) || (passes && !suite)
+    dependencies.map(|on| &on["features"]).any(any)
+        || any(&package["features"]["default"])
+        || (passes && !suite)
 }
 
 fn sources(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {

@@ -184,7 +184,7 @@ fn page(parts: &Parts, after: Option<u8>, max: usize) -> (Vec<(u8, u64)>, bool) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkers::linearizability::check;
+    use crate::checkers::linearizability::{Verdict, check};
 
     fn op(client: usize, from: u64, to: u64, action: Action, answer: Answer) -> Operation {
         let (invoked, answered) = (Instant::from_millis(from), Instant::from_millis(to));
@@ -200,13 +200,13 @@ mod tests {
         let both = [(Place::Data, 1), (Place::Omap(3), 1)];
         let write = op(0, 0, 1, put(&both, false), Answer::Done);
         let whole = op(1, 2, 3, Action::Look, Answer::Parts(both.into()));
-        assert_eq!(check("x", &[write.clone(), whole]), Ok(()));
+        assert_eq!(check("x", &[write.clone(), whole]), Ok(Verdict::Linearizable));
         let half = op(1, 2, 3, Action::Look, Answer::Parts([(Place::Data, 1)].into()));
         assert!(check("x", &[write.clone(), half]).is_err());
         let paged = |entries: &[(u8, u64)], more| {
             op(1, 2, 3, Action::Page { after: None, max: 1 }, Answer::Page(entries.to_vec(), more))
         };
-        assert_eq!(check("x", &[write.clone(), paged(&[(3, 1)], false)]), Ok(()));
+        assert_eq!(check("x", &[write.clone(), paged(&[(3, 1)], false)]), Ok(Verdict::Linearizable));
         assert!(check("x", &[write.clone(), paged(&[], false)]).is_err(), "an entry is left out");
         assert!(check("x", &[write, paged(&[(3, 1)], true)]).is_err(), "a page after the last");
     }
@@ -215,7 +215,10 @@ mod tests {
     fn two_holders_and_unfenced_writes_are_found() {
         let lock = |client, at| op(client, at, at + 1, Action::Lock { nanos: 5_000_000_000 }, Answer::Done);
         let write = |client, at| op(client, at, at + 1, put(&[(Place::Data, at)], true), Answer::Done);
-        assert_eq!(check("x", &[lock(0, 0), write(0, 10), lock(1, 6000), write(1, 6100)]), Ok(()));
+        assert_eq!(
+            check("x", &[lock(0, 0), write(0, 10), lock(1, 6000), write(1, 6100)]),
+            Ok(Verdict::Linearizable)
+        );
         assert!(check("x", &[lock(0, 0), lock(1, 1000)]).is_err(), "it is still held");
         assert!(check("x", &[lock(0, 0), lock(1, 6000), write(0, 6100)]).is_err(), "fenced off, and yet");
     }
