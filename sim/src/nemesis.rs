@@ -9,7 +9,7 @@
 
 mod disks;
 mod links;
-mod operators;
+pub(crate) mod operators;
 
 use crate::cluster::SimCluster;
 use crate::network::NodeId;

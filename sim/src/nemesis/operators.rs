@@ -201,7 +201,8 @@ impl Nemesis {
             };
             let join = async || loop {
                 if let Ok(reply) = handle.command(add.to_string(), "").await
-                    && let Some(monmap) = monmap_of(&reply.json)
+                    && let Ok(json) = serde_json::from_str(&reply.json)
+                    && let Some(monmap) = monmap_of(&json)
                 {
                     *joining.borrow_mut() = Some(monmap);
                     break;
@@ -290,8 +291,7 @@ impl Nemesis {
 }
 
 /// The monmap in the answer to `mon add`.
-fn monmap_of(json: &str) -> Option<MonMap> {
-    let json: Value = serde_json::from_str(json).ok()?;
+pub(crate) fn monmap_of(json: &Value) -> Option<MonMap> {
     let hex = json["monmap_hex"].as_str()?;
     let byte = |at: usize| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
     let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(byte).collect();

@@ -13,6 +13,7 @@
 //! sluggish NODE TIMES                          its disk takes so many times as long
 //! skew NODE SECONDS                            its wall clock
 //! command [fails] {...}                        an operator's, as JSON; $A is the number of A
+//! mon rm|add NAME                              the first leaves the daemon as it is, the second starts one with an empty store
 //! CLIENT append|remove OBJECT [NUMBER]
 //! CLIENT fill PREFIX COUNT NUMBER | CLIENT finds PREFIX COUNT NUMBER     that many objects
 //! CLIENT cannot write OBJECT NUMBER within SECONDS
@@ -31,6 +32,7 @@
 
 use super::{PATIENCE, Scenario};
 use crate::checkers::history::{Action, Answer};
+use crate::nemesis::operators::monmap_of;
 use crate::network::NodeId;
 use crate::run::{POOL, admin, command};
 use crate::workload::Units;
@@ -112,6 +114,18 @@ impl Scenario {
                 self.cluster.world.skew(node, (by * 1000.0) as i64);
             }
             ["command", ..] => self.ordered(line)?,
+            ["mon", "rm", name] => {
+                command(&mut self.cluster, json!({"prefix": "mon rm", "name": name}))?;
+            }
+            ["mon", "add", name] => {
+                let NodeId::Mon(at) = self.node(&format!("mon.{name}"))? else { return Err("which?".into()) };
+                let address = format!("10.0.0.{}:6789", 10 + at);
+                let order = json!({"prefix": "mon add", "name": name, "address": address});
+                let answer = command(&mut self.cluster, order)?;
+                let monmap =
+                    monmap_of(&answer).ok_or_else(|| format!("the answer has no monmap: {answer}"))?;
+                self.cluster.add_mon(at, &monmap);
+            }
             ["cut", ..] if words.contains(&"->") => self.cut_one_way(&words[1..])?,
             ["snap", name] => {
                 let work = |pool: Pool| async move { pool.create_snap().await.map_err(|e| e.to_string()) };
