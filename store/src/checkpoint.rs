@@ -12,9 +12,9 @@ use crate::index::state::{self, Checkpointed};
 use crate::io::Purpose;
 use crate::store::Store;
 use crate::{Kv, KvError, KvOp};
+use nacre_types::buggify;
 use nacre_types::checksum::BLOCK_U64;
 use nacre_types::mutant;
-use nacre_types::buggify;
 
 /// A checkpoint under way, with the record it covers and the position after that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

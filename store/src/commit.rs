@@ -6,8 +6,8 @@ use crate::io::Purpose;
 use crate::journal::record::{self, Stamp};
 use crate::store::{InFlight, Store};
 use crate::{Kv, KvOp, StoreError, StoreEvent};
-use nacre_types::mutant;
 use nacre_types::buggify;
+use nacre_types::mutant;
 
 impl<K: Kv> Store<K> {
     /// Writes the oldest record that waits, if the one before it is durable and there is room.

@@ -11,9 +11,9 @@ use crate::{
     DiskDone, DiskRequest, Kv, KvError, ObjectStat, ObjectStore, StoreError, StoreEvent, StoreStats, Usage,
 };
 use bytes::Bytes;
+use nacre_types::buggify;
 use nacre_types::checksum::BLOCK_U64;
 use nacre_types::{ObjectId, PgId};
-use nacre_types::buggify;
 use nacre_wire::Transaction;
 
 impl<K: Kv> Store<K> {

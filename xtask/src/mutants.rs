@@ -18,7 +18,7 @@ pub fn main(words: &[&str]) -> anyhow::Result<std::process::ExitCode> {
 mod suite {
     use crate::sim::cpu_seconds;
     use anyhow::{Context as _, bail};
-    use nacre_sim::mutants::{Caught, control, is_certain, trial};
+    use nacre_sim::mutants::{Caught, control, is_certain, is_evidence, trial};
     use nacre_types::mutant::Mutant;
     use std::process::ExitCode;
 
@@ -97,6 +97,7 @@ mod suite {
             }
             // What fails without the bug, too, is another bug's.
             if let Some(caught) = trial(bug, seed, &args.settings, args.trace).caught
+                && is_evidence(bug, &caught)
                 && control(bug, seed, &args.settings).caught.is_none()
             {
                 return Verdict { caught: Some((seed, caught)), seeds, seconds: used() - began };

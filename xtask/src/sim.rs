@@ -17,13 +17,15 @@ struct Args {
     shrink: bool,
     /// Prints how often each fault was injected and each place of interest reached.
     marks: bool,
+    /// Without the newer fault classes and workloads, which still have open findings.
+    drawn: bool,
     /// `KEY=VALUE`, instead of what is drawn from the seed.
     settings: Vec<String>,
 }
 
 impl Args {
     fn options(&self, seed: u64) -> anyhow::Result<Options> {
-        let mut options = Options::swarm(seed);
+        let mut options = if self.drawn { Options::draw(seed) } else { Options::swarm(seed) };
         for setting in &self.settings {
             options.set(setting).map_err(anyhow::Error::msg)?;
         }
@@ -33,7 +35,8 @@ impl Args {
     /// How to see a failed seed again.
     fn replay(&self, seed: u64) -> String {
         let settings: String = self.settings.iter().map(|setting| format!(" --set {setting}")).collect();
-        format!("cargo xtask sim --seed {seed}{settings} --trace")
+        let drawn = if self.drawn { " --drawn" } else { "" };
+        format!("cargo xtask sim --seed {seed}{drawn}{settings} --trace")
     }
 }
 
@@ -47,6 +50,7 @@ fn parse(words: &[&str]) -> anyhow::Result<Args> {
         hash: false,
         shrink: false,
         marks: false,
+        drawn: false,
         settings: Vec::new(),
     };
     let mut words = words.iter();
@@ -61,6 +65,7 @@ fn parse(words: &[&str]) -> anyhow::Result<Args> {
             "--hash" => args.hash = true,
             "--shrink" => args.shrink = true,
             "--marks" => args.marks = true,
+            "--drawn" => args.drawn = true,
             "--set" => args.settings.push(value()?.to_string()),
             "--faults" => args.settings.push(format!("faults={}", value()?)),
             _ => bail!("'{word}' is not an option of 'sim'"),
