@@ -13,6 +13,7 @@
 //! sluggish NODE TIMES                          its disk takes so many times as long
 //! skew NODE SECONDS                            its wall clock
 //! command [fails] {...}                        an operator's, as JSON; $A is the number of A
+//! pg ORDER [{...}]                             to the PG's primary
 //! mon rm|add NAME                              the first leaves the daemon as it is, the second starts one with an empty store
 //! CLIENT append|remove OBJECT [NUMBER]
 //! CLIENT fill PREFIX COUNT NUMBER | CLIENT finds PREFIX COUNT NUMBER     that many objects
@@ -114,6 +115,15 @@ impl Scenario {
                 self.cluster.world.skew(node, (by * 1000.0) as i64);
             }
             ["command", ..] => self.ordered(line)?,
+            ["pg", order, ..] => {
+                let json = line.find('{').map_or("{}", |from| &line[from..]).to_string();
+                let (pg, order) = (self.pg, order.to_string());
+                admin(&mut self.cluster, PATIENCE, "pg", move |handle| async move {
+                    let reply =
+                        handle.pg_admin(pg, &order, &json).await.map_err(|error| error.to_string())?;
+                    if reply.code == 0 { Ok(()) } else { Err(reply.message) }
+                })?;
+            }
             ["mon", "rm", name] => {
                 command(&mut self.cluster, json!({"prefix": "mon rm", "name": name}))?;
             }
