@@ -34,7 +34,7 @@ impl Pg {
             && entries.windows(2).all(|pair| pair[0].version < pair[1].version)
             && first > head
             && decode_version(message.version) == last;
-        if !in_sequence && !(mutant!(GapAccepted) && first > head) {
+        if !(in_sequence || mutant!(GapAccepted) && first > head) {
             // One before it was lost; the primary sends both again.
             return;
         }
