@@ -13,7 +13,7 @@ impl Nemesis {
     /// What is there from the beginning of the safety phase on.
     pub(super) fn prepare(&mut self, cluster: &mut SimCluster) {
         let faults = cluster.world.options.faults;
-        let mut rng = Rng::new(cluster.world.options.seed ^ 0x6c69_6e6b_73);
+        let mut rng = Rng::new(cluster.world.options.seed ^ 0x006c_696e_6b73);
         let trouble = Trouble {
             connect_fails_percent: if faults.connect { rng.range(5, 60) } else { 0 },
             half_open_per_100k: if faults.halfopen { rng.range(5, 80) } else { 0 },

@@ -50,11 +50,14 @@ use std::time::Duration;
 
 const BLOCK: u64 = 4096;
 
+/// Open images by client and name.
+type Images = BTreeMap<(String, String), Rc<Image>>;
+
 /// What the words of this file remember.
 #[derive(Default)]
 pub(super) struct Memory {
     snaps: BTreeMap<String, SnapId>,
-    images: Rc<RefCell<BTreeMap<(String, String), Rc<Image>>>>,
+    images: Rc<RefCell<Images>>,
 }
 
 fn seconds(word: &str) -> Result<Duration, String> {

@@ -161,11 +161,11 @@ impl Lease {
         let o = &s.osds[osd];
         let now = s.clock(osd);
         let mut left = Ends::default();
-        for holder in 0..=UNKNOWN {
+        for (holder, left) in left.iter_mut().enumerate() {
             let end = o.granted[holder].max(o.prior[holder]);
             let given_up = holder < OSDS && (o.joined | 1 << osd) & (1 << holder) != 0;
             if self.rules.waited && !given_up {
-                left[holder] = end.saturating_sub(now);
+                *left = end.saturating_sub(now);
             }
         }
         left

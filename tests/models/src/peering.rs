@@ -503,10 +503,10 @@ impl Model for Peering {
                             actions.push(Action::Share(o, q));
                         }
                     }
-                    for at in 0..log.len() {
+                    for (at, durable) in durable.iter().enumerate().take(log.len()) {
                         let new = log.0[at] == epoch && s.visible & entry(epoch, at) == 0;
-                        let all = acting & !durable[at] == 0;
-                        let most = (acting & durable[at]).count_ones() * 2 > acting.count_ones();
+                        let all = acting & !durable == 0;
+                        let most = (acting & durable).count_ones() * 2 > acting.count_ones();
                         if new && (all || (most && !self.rules.ack_by_all)) {
                             actions.push(Action::Ack(o, at));
                         }
