@@ -236,6 +236,7 @@ impl PgLog {
             self.entries.push_front(entry);
         }
         self.tail = other.tail;
+        self.forgotten_to = self.forgotten_to.min(self.tail);
         count
     }
 

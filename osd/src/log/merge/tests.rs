@@ -251,11 +251,12 @@ fn requests_outlive_their_entries_up_to_a_bound() {
     let mut log = PgLog::new(EVersion::ZERO);
     let total = DUPS_MAX as u64 + 500;
     let request = |seq| RequestId { client: ClientId(7), seq };
-    for seq in 1..=total {
+    let entry = |seq| {
         let mut entry = Entry::new(LogKind::Modify, object(0), version(1, seq), version(1, seq - 1));
         (entry.request, entry.answer) = (request(seq), format!("a{seq}").into());
-        log.append(entry);
-    }
+        entry
+    };
+    (1..=total).for_each(|seq| log.append(entry(seq)));
     assert_eq!(log.trim_target(100, 64, version(1, 50)), None, "not enough is committed everywhere");
     let target = log.trim_target(100, 64, log.head()).unwrap();
     assert_eq!(target, version(1, total - 100));
@@ -269,5 +270,10 @@ fn requests_outlive_their_entries_up_to_a_bound() {
     let (tail, records) = log.encode_after(None);
     let copy = PgLog::decode(tail, &records).unwrap();
     assert_eq!(copy.encode_after(None), (tail, records));
+    // Entries of a longer log are taken back in: their keys are there again, and go again.
+    let mut longer = PgLog::new(version(1, 100));
+    (101..=total).for_each(|seq| longer.append(entry(seq)));
+    log.extend_back(&longer);
+    assert_eq!(log.trim(target).forget, Some((version(1, 100), version(1, 400))));
     assert_eq!(copy.find_request(request(401)), log.find_request(request(401)));
 }
