@@ -48,7 +48,7 @@ impl Pg {
 
     pub(crate) fn send_activations(&mut self, ctx: &mut PgContext<'_>) {
         let State::Activating { waiting } = self.state().clone() else { return };
-        let (longest, holder, leases) = told(self.prior_leases(ctx.now), ctx.now);
+        let leases = told(ctx.now, self.prior_leases(ctx.now));
         for osd in waiting.into_iter().filter(|&osd| osd != self.me) {
             let since = self.peers.get(&osd).and_then(|peer| peer.common);
             let (tail, entries) = self.log.encode_after(since);
@@ -64,8 +64,6 @@ impl Pg {
                     past_intervals: self.past.encode(),
                     start_backfill: since.is_none(),
                     more: piece < count,
-                    prior_lease_ns: longest,
-                    prior_holder_plus_one: holder,
                     prior_leases: leases.clone(),
                 };
                 self.send(ctx, osd, message);

@@ -72,9 +72,7 @@ impl Pg {
         let Some(Ok(info)) = decoded.filter(|info| info.as_ref().is_ok_and(|info| info.pg == self.id)) else {
             return ctx.log(LogLevel::Warning, format!("{from} sent a malformed notify of PG {}", self.id));
         };
-        let (longest, holder) = (notify.lease_remaining_ns, notify.lease_holder_plus_one);
-        let promises = heard(ctx.now, longest, holder, &notify.leases);
-        self.lease.note_prior(from, promises);
+        self.lease.note_prior(from, heard(ctx, &notify.leases));
         self.history_unconfirmed.remove(&from);
         let past = notify.past_known.then_some(&notify.past_intervals[..]);
         let learned = self.learn_history(ctx, &info, past);

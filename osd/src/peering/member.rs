@@ -6,7 +6,7 @@ use crate::log::{
     persist,
 };
 use crate::pg::{Pg, PgContext, State};
-use crate::replication::lease::Promise;
+use crate::replication::lease::{Promise, with_drift};
 use crate::token::PgPurpose;
 use nacre_types::{EVersion, Instant, OsdId, mutant};
 use nacre_wire::Transaction;
@@ -16,14 +16,11 @@ use std::time::Duration;
 impl Pg {
     /// What this copy is, for its primary.
     pub(crate) fn notify(&self, ctx: &PgContext<'_>) -> PgNotify {
-        let (remaining, holder, leases) = told(self.lease.running(ctx.now), ctx.now);
         PgNotify {
             interval: self.interval().0,
             info: Some(self.info.encode()),
             past_intervals: if self.past_known { self.past.encode() } else { Default::default() },
-            lease_remaining_ns: remaining,
-            lease_holder_plus_one: holder,
-            leases,
+            leases: told(ctx.now, self.lease.running(ctx.now)),
             past_known: self.past_known,
             store_since: ctx.store_since.0,
         }
@@ -101,12 +98,7 @@ impl Pg {
         if auth.head() != theirs.last_update {
             return Err(format!("its log ends at {}, not at {}", auth.head(), theirs.last_update));
         }
-        let prior =
-            heard(ctx.now, message.prior_lease_ns, message.prior_holder_plus_one, &message.prior_leases);
-        // No lease is longer than that; a peer may not stall a failover for as long as it likes.
-        let longest = ctx.now + ctx.config.tunables.heartbeat_grace;
-        let prior = prior.into_iter().map(|promise| Promise { end: promise.end.min(longest), ..promise });
-        self.lease.take_over(ctx.now, prior);
+        self.lease.take_over(ctx.now, heard(ctx, &message.prior_leases));
         let mut t = Transaction::new(self.id);
         if message.start_backfill {
             self.log = auth;
@@ -154,35 +146,24 @@ impl Pg {
     }
 }
 
-/// Promises as messages carry them: the longest, and to whom if all are one OSD's (0 if not, else one more); and one by one
-/// if it is known whose each is.
-pub(super) fn told(
-    promises: impl IntoIterator<Item = Promise>,
-    now: Instant,
-) -> (u64, u32, Vec<GrantedLease>) {
-    let promises: Vec<Promise> = promises.into_iter().collect();
-    let left = |promise: &Promise| promise.end.since(now).as_nanos() as u64;
-    let longest = promises.iter().map(left).max().unwrap_or_default();
-    let leases: Option<Vec<GrantedLease>> = promises
-        .iter()
-        .map(|promise| promise.holder.map(|osd| GrantedLease { holder: osd.0, remaining_ns: left(promise) }))
-        .collect();
-    let leases = leases.unwrap_or_default();
-    let first = leases.first().map(|lease| lease.holder);
-    let only = first.filter(|&osd| leases.iter().all(|lease| lease.holder == osd));
-    (longest, only.map_or(0, |osd| osd.saturating_add(1)), leases)
+/// Promises as messages carry them.
+pub(super) fn told(now: Instant, promises: impl IntoIterator<Item = Promise>) -> Vec<GrantedLease> {
+    let told = |promise: Promise| GrantedLease {
+        holder: promise.holder.map(|osd| osd.0),
+        remaining_ns: promise.end.since(now).as_nanos() as u64,
+    };
+    promises.into_iter().map(told).collect()
 }
 
-/// The promises that a message tells of.
-pub(super) fn heard(now: Instant, longest_ns: u64, holder: u32, leases: &[GrantedLease]) -> Vec<Promise> {
-    let end = |ns| now + Duration::from_nanos(ns);
-    if longest_ns == 0 {
-        return Vec::new();
-    }
-    if leases.is_empty() {
-        return vec![Promise { holder: holder.checked_sub(1).map(OsdId), end: end(longest_ns) }];
-    }
-    leases.iter().map(|one| Promise { holder: Some(OsdId(one.holder)), end: end(one.remaining_ns) }).collect()
+/// The promises that a message tells of. No lease is longer than the grace (and its drift): a peer may not stall a failover for
+/// as long as it likes.
+pub(super) fn heard(ctx: &PgContext<'_>, leases: &[GrantedLease]) -> Vec<Promise> {
+    let longest = with_drift(with_drift(ctx.config.tunables.heartbeat_grace));
+    let heard = |lease: &GrantedLease| Promise {
+        holder: lease.holder.map(OsdId),
+        end: ctx.now + Duration::from_nanos(lease.remaining_ns).min(longest),
+    };
+    leases.iter().map(heard).collect()
 }
 
 impl Pieces {

@@ -111,7 +111,7 @@ impl Lease {
 }
 
 /// What a member must assume of a lease of that length.
-fn with_drift(duration: Duration) -> Duration {
+pub(crate) fn with_drift(duration: Duration) -> Duration {
     duration + duration / DRIFT_DIVISOR
 }
 
@@ -188,7 +188,6 @@ impl Pg {
         self.lease.prior_running(now, joined).collect()
     }
 
-    /// Until when leases of earlier intervals keep this primary from serving.
     /// Whether this OSD would serve reads of the PG at that instant of its clock: never two at once, says I6.
     pub fn serves_reads_at(&self, now: Instant, duration: Duration) -> bool {
         let others = self.members.acting.iter().copied().filter(|&osd| osd != self.me);
@@ -198,6 +197,7 @@ impl Pg {
             && now < self.lease.valid_until(others, duration)
     }
 
+    /// Until when leases of earlier intervals keep this primary from serving.
     pub(crate) fn prior_lease_end(&self, now: Instant) -> Option<Instant> {
         let end = self.lease.prior_end(now, |osd| osd == self.me || self.lease.prior.contains_key(&osd));
         end.filter(|_| !mutant!(PriorLeaseIgnored))

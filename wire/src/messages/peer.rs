@@ -208,19 +208,13 @@ pub struct PgNotify {
     /// Encoded past intervals.
     #[prost(bytes = "bytes", tag = "3")]
     pub past_intervals: Bytes,
-    /// Nanoseconds until any read lease the sender granted in earlier intervals has run out.
-    #[prost(uint64, tag = "4")]
-    pub lease_remaining_ns: u64,
-    /// One more than the OSD those leases were granted to; 0 if there were several or it is not known.
-    #[prost(uint32, tag = "5")]
-    pub lease_holder_plus_one: u32,
     /// Whether the sender's past intervals cover all since the PG was last clean; it may have missed maps.
     #[prost(bool, tag = "6")]
     pub past_known: bool,
     /// Epoch in which the sender's store was first up: of what was before it knows nothing. 0: always, as far as it knows.
     #[prost(uint64, tag = "7")]
     pub store_since: u64,
-    /// The leases of `lease_remaining_ns` one by one, if it is known to whom all were granted.
+    /// Read leases of earlier intervals that the sender granted or was told of and that have not run out.
     #[prost(message, repeated, tag = "8")]
     pub leases: Vec<GrantedLease>,
 }
@@ -228,8 +222,9 @@ pub struct PgNotify {
 /// A read lease that a member granted in an earlier interval.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct GrantedLease {
-    #[prost(uint32, tag = "1")]
-    pub holder: u32,
+    /// Absent: it is not known to whom.
+    #[prost(uint32, optional, tag = "1")]
+    pub holder: Option<u32>,
     #[prost(uint64, tag = "2")]
     pub remaining_ns: u64,
 }
@@ -296,13 +291,7 @@ pub struct PgActivate {
     pub start_backfill: bool,
     #[prost(bool, tag = "7")]
     pub more: bool,
-    /// How long read leases of earlier intervals keep the primary from serving: the member's promise from now on.
-    #[prost(uint64, tag = "8")]
-    pub prior_lease_ns: u64,
-    /// One more than the OSD that holds them; 0 if there are several or it is not known.
-    #[prost(uint32, tag = "9")]
-    pub prior_holder_plus_one: u32,
-    /// The leases of `prior_lease_ns` one by one, if it is known whose each is.
+    /// Read leases of earlier intervals that keep the primary from serving: the member's promise from now on.
     #[prost(message, repeated, tag = "10")]
     pub prior_leases: Vec<GrantedLease>,
 }
