@@ -65,6 +65,8 @@ pub struct Mon {
     next_hello: Instant,
     /// When a leader was last known.
     led_at: Instant,
+    /// When sessions were last given up.
+    shed_at: Option<Instant>,
     signs: Signs,
     next_sign: u64,
     log_silenced: BTreeMap<String, Instant>,
@@ -109,6 +111,7 @@ impl Mon {
             next_tick: now,
             next_hello: now,
             led_at: now,
+            shed_at: None,
             signs: Signs::default(),
             next_sign: 0,
             log_silenced: BTreeMap::new(),
@@ -253,10 +256,10 @@ impl Mon {
 
     /// Without a leader nothing can be done for clients and OSDs here, but perhaps elsewhere: they look for another monitor.
     pub(crate) fn shed(&mut self, now: Instant, out: Out<'_>) {
-        if self.log_silenced.contains_key("shed") {
+        if self.shed_at.is_some_and(|at| now.since(at) < LEADERLESS_MAX) {
             return;
         }
-        self.log_silenced.insert("shed".into(), now);
+        self.shed_at = Some(now);
         nacre_types::reached("mon: sessions given up without a leader");
         for session in self.sessions.all() {
             self.sessions.closed(session);

@@ -112,10 +112,8 @@ impl<S: ObjectStore> Osd<S> {
         if core.requests.up_thru <= recorded {
             core.requests.up_thru = None;
         }
+        let new_up_thru = core.requests.up_thru != core.requests.up_thru_sent;
         // No interval of this store may count before it knows for good since when it is there.
-        let new_up_thru = core.birth.is_durable
-            && core.requests.up_thru.is_some()
-            && core.requests.up_thru != core.requests.up_thru_sent;
         if core.requests.up_thru.is_some() && core.birth.is_durable && (due || new_up_thru) {
             core.requests.up_thru_sent = core.requests.up_thru;
             let want_up_thru = core.maps.epoch().0;

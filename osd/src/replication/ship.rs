@@ -168,10 +168,11 @@ impl Pg {
     fn count_commits(&mut self, ctx: &mut PgContext<'_>) {
         let durable = |osd: &OsdId| self.peers.get(osd).map_or(EVersion::ZERO, |peer| peer.durable);
         let all = self.replicas().iter().map(durable).chain([self.own_durable]).min();
-        let committed = all.unwrap_or_default();
-        let some = self.replicas().iter().map(durable).max();
-        let committed =
-            if mutant!(AckBeforeAll) { some.unwrap_or(committed).min(self.own_durable) } else { committed };
+        let mut committed = all.unwrap_or_default();
+        if mutant!(AckBeforeAll) {
+            let some = self.replicas().iter().map(durable).max();
+            committed = some.unwrap_or(committed).min(self.own_durable);
+        }
         if committed <= self.committed_to {
             return;
         }
