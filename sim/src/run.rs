@@ -7,6 +7,7 @@ use crate::checkers::{audit, linearizability};
 use crate::cluster::SimCluster;
 use crate::nemesis::Nemesis;
 use crate::network::NodeId;
+use crate::nodes::ClientNode;
 use crate::options::Options;
 use crate::trace::Trace;
 use crate::workload::compound::CompoundTask;
@@ -15,7 +16,7 @@ use crate::workload::image::ImageTask;
 use crate::workload::listings::ListingTask;
 use crate::workload::snapshots::SnapshotTask;
 use crate::workload::watches::{self, WatchTask};
-use crate::workload::{Shared, Task, Units};
+use crate::workload::{Shared, Task, Units, Worker};
 use bytes::Bytes;
 use nacre_client::Cluster;
 use nacre_types::{Instant, PgId, Rng};
@@ -205,36 +206,59 @@ fn pg_summary(pgs: &Value) -> String {
     unclean.take(6).map(line).collect::<Vec<_>>().join("; ")
 }
 
+/// What all workers of a run have in common.
+struct Shift {
+    history: Shared,
+    think: Duration,
+    until: Instant,
+}
+
+impl Shift {
+    fn worker(&self, number: usize, node: &ClientNode, rng: Rng) -> Worker {
+        Worker {
+            number,
+            cluster: node.cluster.clone(),
+            pool: POOL,
+            clock: node.clock.clone(),
+            history: self.history.clone(),
+            rng,
+            think: self.think,
+            until: self.until,
+        }
+    }
+
+    /// Puts one to work on a client, with random numbers of the world's.
+    fn begin<F>(&self, cluster: &mut SimCluster, client: usize, work: impl FnOnce(Worker) -> F)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let rng = cluster.world.rng.fork();
+        cluster.world.with_node(NodeId::Client(client), |node, now, wall_ms, out| {
+            let Some(node) = node.client() else { return };
+            node.spawn(work(self.worker(client, node, rng)));
+            node.turn(now, nacre_client::ClientEvent::Tick { wall_ms }, out);
+        });
+    }
+}
+
 fn safety(cluster: &mut SimCluster, history: &Shared) -> Result<(), String> {
     let options = cluster.world.options.clone();
     let until = cluster.world.now + options.safety;
+    let shift = Shift { history: history.clone(), think: options.think, until };
+    let tasks = if options.work.registers { options.tasks } else { 0 };
+    let (objects, units) = (options.objects, Units(options.unit));
     for client in 0..options.clients {
-        let tasks = if options.work.registers { options.tasks } else { 0 };
         for _ in 0..tasks {
-            let rng = cluster.world.rng.fork();
-            cluster.world.with_node(NodeId::Client(client), |node, now, wall_ms, out| {
-                let Some(node) = node.client() else { return };
-                let task = Task {
-                    client,
-                    cluster: node.cluster.clone(),
-                    pool: POOL.into(),
-                    clock: node.clock.clone(),
-                    history: history.clone(),
-                    rng,
-                    objects: options.objects,
-                    units: Units(options.unit),
-                    think: options.think,
-                    until,
-                };
-                node.spawn(task.run());
-                node.turn(now, nacre_client::ClientEvent::Tick { wall_ms }, out);
-            });
+            shift.begin(cluster, client, |worker| Task { worker, objects, units }.run());
         }
     }
     if options.images {
-        spawn_images(cluster, history, until);
+        for client in 0..options.clients {
+            let discards = options.work.discards.then(|| Rng::new(options.seed ^ client as u64));
+            shift.begin(cluster, client, |worker| ImageTask { worker, discards }.run());
+        }
     }
-    spawn_more(cluster, history, until);
+    spawn_more(cluster, &shift);
     let mut nemesis = Nemesis::new(cluster);
     let mut step = 0;
     while cluster.world.now < until && cluster.world.failure.is_none() {
@@ -248,94 +272,42 @@ fn safety(cluster: &mut SimCluster, history: &Shared) -> Result<(), String> {
     nemesis.heal(cluster)
 }
 
-fn spawn_images(cluster: &mut SimCluster, history: &Shared, until: Instant) {
-    let (seed, discards) = (cluster.world.options.seed, cluster.world.options.work.discards);
-    let think = cluster.world.options.think;
-    for client in 0..cluster.world.options.clients {
-        let rng = cluster.world.rng.fork();
-        cluster.world.with_node(NodeId::Client(client), |node, now, wall_ms, out| {
-            let Some(node) = node.client() else { return };
-            let task = ImageTask {
-                name: format!("image-{client}"),
-                cluster: node.cluster.clone(),
-                pool: POOL.into(),
-                clock: node.clock.clone(),
-                history: history.clone(),
-                rng,
-                think,
-                until,
-                discards: discards.then(|| Rng::new(seed ^ client as u64)),
-            };
-            node.spawn(task.run());
-            node.turn(now, nacre_client::ClientEvent::Tick { wall_ms }, out);
-        });
-    }
-}
-
 /// The kinds of work that were added later, with random numbers of their own.
-fn spawn_more(cluster: &mut SimCluster, history: &Shared, until: Instant) {
+fn spawn_more(cluster: &mut SimCluster, shift: &Shift) {
     let options = cluster.world.options.clone();
-    let (work, think) = (options.work, options.think);
+    let work = options.work;
     let mut rng = Rng::new(options.seed ^ 0x776f_726b);
     let seen: Rc<RefCell<watches::Seen>> = Rc::default();
     for client in 0..options.clients {
         let slot = cluster.world.nodes.get_mut(&NodeId::Client(client));
         let Some(node) = slot.and_then(|slot| slot.node.client()) else { continue };
-        let (handle, clock, pool) = (node.cluster.clone(), node.clock.clone(), POOL.to_string());
-        let history = history.clone();
-        let cluster = handle;
-        if work.compound || work.locks {
-            for task in 0..options.tasks.clamp(1, 3) {
-                for locks in [false, true] {
-                    if !if locks { work.locks } else { work.compound } {
-                        continue;
-                    }
-                    let task = CompoundTask {
-                        number: client * 100 + task,
-                        cluster: cluster.clone(),
-                        pool: pool.clone(),
-                        clock: clock.clone(),
-                        history: history.clone(),
-                        rng: rng.fork(),
-                        objects: (options.objects as u64 / 3).max(2),
-                        locks,
-                        think: think * 2,
-                        until,
-                    };
-                    node.spawn(task.run());
+        for task in 0..options.tasks.clamp(1, 3) {
+            for (locks, wanted) in [(false, work.compound), (true, work.locks)] {
+                if wanted {
+                    let worker = shift.worker(client * 100 + task, node, rng.fork());
+                    let worker = Worker { think: shift.think * 2, ..worker };
+                    let objects = (options.objects as u64 / 3).max(2);
+                    node.spawn(CompoundTask { worker, objects, locks }.run());
                 }
             }
         }
+        let mut worker = |node: &ClientNode| shift.worker(client, node, rng.fork());
         if work.snapshots {
-            let (cluster, pool, clock) = (cluster.clone(), pool.clone(), clock.clone());
-            let (history, rng) = (history.clone(), rng.fork());
-            let task = SnapshotTask { client, cluster, pool, clock, history, rng, think, until };
-            node.spawn(task.run());
+            let worker = worker(node);
+            node.spawn(SnapshotTask { worker }.run());
         }
         if work.listings && client == 0 {
-            let (cluster, pool, clock) = (cluster.clone(), pool.clone(), clock.clone());
-            let (history, rng) = (history.clone(), rng.fork());
-            let task = ListingTask { client, cluster, pool, clock, history, rng, think, until };
-            node.spawn(task.run());
+            let worker = worker(node);
+            node.spawn(ListingTask { worker }.run());
         }
         if work.watches {
-            let task = |rng: &mut Rng| WatchTask {
-                client,
-                cluster: cluster.clone(),
-                pool: pool.clone(),
-                clock: clock.clone(),
-                history: history.clone(),
-                rng: rng.fork(),
-                seen: seen.clone(),
-                think,
-                until,
-            };
-            node.spawn(task(&mut rng).watch());
-            node.spawn(task(&mut rng).notify());
+            let (watcher, notifier) = (worker(node), worker(node));
+            node.spawn(WatchTask { worker: watcher, seen: seen.clone() }.watch());
+            node.spawn(WatchTask { worker: notifier, seen: seen.clone() }.notify());
         }
         if options.faults.full && client == 0 {
-            let (rng, history) = (rng.fork(), history.clone());
-            node.spawn(FillerTask { cluster, pool, clock, history, rng, until }.run());
+            let worker = worker(node);
+            node.spawn(FillerTask { worker }.run());
         }
     }
     for client in 0..options.clients {

@@ -10,7 +10,7 @@ pub mod watches;
 use crate::checkers::history::{Action, Answer, Content, History};
 use crate::executor::Clock;
 use bytes::Bytes;
-use nacre_client::{Cluster, Pool};
+use nacre_client::{Cluster, OpError, Pool};
 use nacre_types::{Instant, Rng};
 use nacre_wire::ErrorCode;
 use std::cell::RefCell;
@@ -22,18 +22,53 @@ pub type Shared = Rc<RefCell<History>>;
 /// After so long an operation's outcome counts as unknown.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One task's share of the work.
-pub struct Task {
-    pub client: usize,
+/// What every task has: a client of the cluster to work with for a while, and where to tell what it saw.
+pub struct Worker {
+    /// Tells it from others in the history: its client's number, or one that is only this task's.
+    pub number: usize,
     pub cluster: Cluster,
-    pub pool: String,
+    pub pool: &'static str,
     pub clock: Clock,
     pub history: Shared,
     pub rng: Rng,
-    pub objects: usize,
-    pub units: Units,
     pub think: Duration,
     pub until: Instant,
+}
+
+impl Worker {
+    /// The pool, where each operation is waited for so long; `None` for as long as it takes.
+    pub async fn pool(&self, patience: Option<Duration>) -> Result<Pool, OpError> {
+        Ok(self.cluster.pool(self.pool).await?.with_timeout(patience))
+    }
+
+    /// Whether there is time for more.
+    pub fn is_on(&self) -> bool {
+        self.clock.now() < self.until
+    }
+
+    /// Thinks: up to so many times as long as `think` says.
+    pub async fn pause(&mut self, most: f64) {
+        let pause = self.think.mul_f64(most * self.rng.below(1000) as f64 / 1000.0);
+        self.clock.sleep(pause).await;
+    }
+
+    pub fn complain(&self, what: String) {
+        self.history.borrow_mut().complain(what);
+    }
+
+    /// Does the work; what went wrong with it goes into the history.
+    pub async fn complaining(history: Shared, what: String, work: impl Future<Output = Result<(), String>>) {
+        if let Err(why) = work.await {
+            history.borrow_mut().complain(format!("{what}: {why}"));
+        }
+    }
+}
+
+/// One task's share of the work.
+pub struct Task {
+    pub worker: Worker,
+    pub objects: usize,
+    pub units: Units,
 }
 
 pub fn object_name(at: usize) -> String {
@@ -42,26 +77,24 @@ pub fn object_name(at: usize) -> String {
 
 impl Task {
     pub async fn run(mut self) {
-        let Ok(pool) = self.cluster.pool(&self.pool).await else { return };
-        let pool = pool.with_timeout(Some(PATIENCE));
-        while self.clock.now() < self.until {
-            let object = object_name(self.rng.below(self.objects as u64) as usize);
+        let Ok(pool) = self.worker.pool(Some(PATIENCE)).await else { return };
+        while self.worker.is_on() {
+            let object = object_name(self.worker.rng.below(self.objects as u64) as usize);
             let action = self.choose();
             self.perform(&pool, &object, action).await;
-            let pause = self.think.mul_f64(2.0 * self.rng.below(1000) as f64 / 1000.0);
-            self.clock.sleep(pause).await;
+            self.worker.pause(2.0).await;
         }
     }
 
     fn choose(&mut self) -> Action {
-        let id = self.history.borrow_mut().fresh_id();
-        match self.rng.below(100) {
+        let id = self.worker.history.borrow_mut().fresh_id();
+        match self.worker.rng.below(100) {
             0..40 => Action::Read,
             40..65 => Action::WriteFull(id),
             65..85 => Action::Append(id),
             85..93 => {
                 // Sometimes right, often wrong: ids are handed out in order, from 1 (absent bytes compare as zeros).
-                let expected = self.rng.range(id.saturating_sub(20).max(1), id.max(2));
+                let expected = self.worker.rng.range(id.saturating_sub(20).max(1), id.max(2));
                 Action::CompareAndWrite { expected, id }
             }
             _ => Action::Remove,
@@ -69,10 +102,11 @@ impl Task {
     }
 
     async fn perform(&mut self, pool: &Pool, object: &str, action: Action) {
-        let now = self.clock.now();
-        let invocation = self.history.borrow_mut().invoke(self.client, object, now, action.clone());
+        let now = self.worker.clock.now();
+        let invocation =
+            self.worker.history.borrow_mut().invoke(self.worker.number, object, now, action.clone());
         let answer = self.units.perform(pool, object, &action).await;
-        self.history.borrow_mut().answer(&invocation, self.clock.now(), answer);
+        self.worker.history.borrow_mut().answer(&invocation, self.worker.clock.now(), answer);
     }
 }
 

@@ -1,11 +1,9 @@
 //! Requests of several operations on data, xattrs and omap at once, pages of omap, and locks that fence.
 
-use super::{PATIENCE, Shared};
+use super::{PATIENCE, Worker};
 use crate::checkers::compound::{Action, Answer, Parts, Place};
-use crate::executor::Clock;
 use bytes::Bytes;
-use nacre_client::{Cluster, ErrorCode, Object, ObjectRequest, OpError, Response};
-use nacre_types::{Instant, Rng};
+use nacre_client::{ErrorCode, Object, ObjectRequest, OpError, Response};
 use nacre_wire::op::{Comparison, Lock, ObjectOpKind};
 use std::time::Duration;
 
@@ -15,48 +13,39 @@ const LOCK_DURATION: Duration = Duration::from_secs(3);
 const KEYS: u64 = 6;
 
 pub struct CompoundTask {
-    /// Tells this task from all others, as holder of locks too.
-    pub number: usize,
-    pub cluster: Cluster,
-    pub pool: String,
-    pub clock: Clock,
-    pub history: Shared,
-    pub rng: Rng,
+    /// Its number tells this task from all others, as holder of locks too.
+    pub worker: Worker,
     pub objects: u64,
     /// Uses locks instead of removing objects.
     pub locks: bool,
-    pub think: Duration,
-    pub until: Instant,
 }
 
 impl CompoundTask {
     pub async fn run(mut self) {
-        let Ok(pool) = self.cluster.pool(&self.pool).await else { return };
-        let pool = pool.with_timeout(Some(PATIENCE));
+        let Ok(pool) = self.worker.pool(Some(PATIENCE)).await else { return };
         let kind = if self.locks { "locked" } else { "compound" };
-        while self.clock.now() < self.until {
-            let name = format!("{kind}-{}", self.rng.below(self.objects));
+        while self.worker.is_on() {
+            let name = format!("{kind}-{}", self.worker.rng.below(self.objects));
             let action = if self.locks { self.choose_locked() } else { self.choose() };
             let object = pool.object(&name);
-            let invocation = self.history.borrow_mut().invoke_compound(
-                self.number,
+            let invocation = self.worker.history.borrow_mut().invoke_compound(
+                self.worker.number,
                 &name,
-                self.clock.now(),
+                self.worker.clock.now(),
                 action.clone(),
             );
             let answer = self.perform(&object, &action).await;
-            self.history.borrow_mut().answer_compound(&invocation, self.clock.now(), answer);
-            let pause = self.think.mul_f64(2.0 * self.rng.below(1000) as f64 / 1000.0);
-            self.clock.sleep(pause).await;
+            self.worker.history.borrow_mut().answer_compound(&invocation, self.worker.clock.now(), answer);
+            self.worker.pause(2.0).await;
         }
     }
 
     fn choose(&mut self) -> Action {
-        match self.rng.below(100) {
+        match self.worker.rng.below(100) {
             0..30 => Action::Look,
             30..50 => {
-                let after = self.rng.chance(1, 2).then(|| self.rng.below(KEYS) as u8);
-                Action::Page { after, max: self.rng.range(1, 4) as usize }
+                let after = self.worker.rng.chance(1, 2).then(|| self.worker.rng.below(KEYS) as u8);
+                Action::Page { after, max: self.worker.rng.range(1, 4) as usize }
             }
             50..93 => self.change(false),
             _ => Action::Remove,
@@ -64,7 +53,7 @@ impl CompoundTask {
     }
 
     fn choose_locked(&mut self) -> Action {
-        match self.rng.below(100) {
+        match self.worker.rng.below(100) {
             0..25 => Action::Lock { nanos: LOCK_DURATION.as_nanos() as u64 },
             25..40 => Action::Unlock,
             40..60 => Action::Look,
@@ -73,29 +62,30 @@ impl CompoundTask {
     }
 
     fn place(&mut self) -> Place {
-        match self.rng.below(4) {
+        match self.worker.rng.below(4) {
             0 => Place::Data,
-            1 => Place::Xattr(self.rng.below(KEYS) as u8),
-            _ => Place::Omap(self.rng.below(KEYS) as u8),
+            1 => Place::Xattr(self.worker.rng.below(KEYS) as u8),
+            _ => Place::Omap(self.worker.rng.below(KEYS) as u8),
         }
     }
 
     fn change(&mut self, locked: bool) -> Action {
-        let id = self.history.borrow_mut().fresh_id();
-        let guard = self.rng.chance(1, 3).then(|| {
-            let place = if self.rng.chance(1, 2) { Place::Data } else { Place::Xattr(0) };
-            (place, self.rng.range(id.saturating_sub(20).max(1), id.max(2)))
+        let id = self.worker.history.borrow_mut().fresh_id();
+        let guard = self.worker.rng.chance(1, 3).then(|| {
+            let place = if self.worker.rng.chance(1, 2) { Place::Data } else { Place::Xattr(0) };
+            (place, self.worker.rng.range(id.saturating_sub(20).max(1), id.max(2)))
         });
-        let mut puts: Vec<(Place, u64)> = (0..self.rng.range(1, 5)).map(|_| (self.place(), id)).collect();
+        let mut puts: Vec<(Place, u64)> =
+            (0..self.worker.rng.range(1, 5)).map(|_| (self.place(), id)).collect();
         puts.sort();
         puts.dedup();
-        let removes = (0..self.rng.below(3)).map(|_| Place::Omap(self.rng.below(KEYS) as u8));
+        let removes = (0..self.worker.rng.below(3)).map(|_| Place::Omap(self.worker.rng.below(KEYS) as u8));
         let removes = removes.filter(|place| !puts.contains(&(*place, id))).collect();
         Action::Change { guard, puts, removes, locked }
     }
 
     async fn perform(&self, object: &Object, action: &Action) -> Answer {
-        let cookie = format!("task-{}", self.number);
+        let cookie = format!("task-{}", self.worker.number);
         let request = ObjectRequest::new();
         let result = match action {
             Action::Look => {

@@ -2,12 +2,11 @@
 //! be judged on the spot. What a read sees lies between the writes acknowledged before it and those sent until it
 //! ends; a snapshot never changes.
 
-use super::Shared;
-use crate::executor::Clock;
+use super::{Shared, Worker};
 use bytes::Bytes;
 use nacre_client::image::{CreateOptions, OpenOptions};
-use nacre_client::{Cluster, ErrorCode, Image, OpError, Pool};
-use nacre_types::{Instant, Rng};
+use nacre_client::{ErrorCode, Image, OpError, Pool};
+use nacre_types::Rng;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -21,14 +20,7 @@ const BLOCKS_PER_REQUEST_MAX: u64 = 6;
 const FULL_PAUSE: Duration = Duration::from_millis(500);
 
 pub struct ImageTask {
-    pub name: String,
-    pub cluster: Cluster,
-    pub pool: String,
-    pub clock: Clock,
-    pub history: Shared,
-    pub rng: Rng,
-    pub think: Duration,
-    pub until: Instant,
+    pub worker: Worker,
     /// Decides when to discard or zero, if ever.
     pub discards: Option<Rng>,
 }
@@ -62,44 +54,42 @@ type Zeroed = Rc<RefCell<BTreeSet<(u64, u64)>>>;
 
 impl ImageTask {
     pub async fn run(mut self) {
-        let history = self.history.clone();
-        if let Err(why) = self.work().await {
-            history.borrow_mut().complain(format!("image {}: {why}", self.name));
-        }
+        let (history, name) = (self.worker.history.clone(), format!("image-{}", self.worker.number));
+        Worker::complaining(history, format!("image {name}"), self.work(&name)).await;
     }
 
-    async fn work(&mut self) -> Result<(), String> {
+    async fn work(&mut self, name: &str) -> Result<(), String> {
         let text = |error: OpError| error.to_string();
         // Whoever uses a block device cannot be told that something timed out.
-        let pool = self.cluster.pool(&self.pool).await.map_err(text)?.with_timeout(None);
-        match pool.create_image(&self.name, CreateOptions { size: BLOCKS * BLOCK, order: ORDER }).await {
+        let pool = self.worker.pool(None).await.map_err(text)?;
+        match pool.create_image(name, CreateOptions { size: BLOCKS * BLOCK, order: ORDER }).await {
             Err(error) if error.code != ErrorCode::AlreadyExists => return Err(format!("creating: {error}")),
             _ => {}
         }
-        let image = pool.open_image(&self.name, OpenOptions::default()).await.map_err(text)?;
+        let image = pool.open_image(name, OpenOptions::default()).await.map_err(text)?;
         let windows = Rc::new(RefCell::new(vec![Window::default(); BLOCKS as usize]));
         let zeroed = Zeroed::default();
-        let blocks = Blocks { image, windows, zeroed: zeroed.clone(), history: self.history.clone() };
+        let blocks = Blocks { image, windows, zeroed: zeroed.clone(), history: self.worker.history.clone() };
         let mut taken: Vec<Taken> = Vec::new();
-        while self.clock.now() < self.until {
+        while self.worker.is_on() {
             if let Some(rng) = &mut self.discards
                 && rng.chance(1, 12)
             {
                 blocks.discard(rng).await?;
             }
-            match self.rng.below(100) {
-                0..50 => blocks.write(&mut self.rng).await?,
-                50..95 => blocks.read(&mut self.rng).await?,
+            match self.worker.rng.below(100) {
+                0..50 => blocks.write(&mut self.worker.rng).await?,
+                50..95 => blocks.read(&mut self.worker.rng).await?,
                 95..97 => {
-                    let name = format!("s{}", self.history.borrow_mut().fresh_id());
+                    let label = format!("s{}", self.worker.history.borrow_mut().fresh_id());
                     // The monitors may be away: then there is none.
-                    if let Ok(snapshot) = blocks.snapshot(&name).await {
+                    if let Ok(snapshot) = blocks.snapshot(&label).await {
                         taken.push(snapshot);
                     }
                 }
                 97..99 => {
                     if let Some(snapshot) = taken.last_mut() {
-                        check_snapshot(&pool, &self.name, snapshot, &zeroed).await?;
+                        check_snapshot(&pool, name, snapshot, &zeroed).await?;
                     }
                 }
                 _ if taken.len() > 1 => {
@@ -109,12 +99,11 @@ impl ImageTask {
                 }
                 _ => {}
             }
-            let pause = self.think.mul_f64(2.0 * self.rng.below(1000) as f64 / 1000.0);
-            self.clock.sleep(pause).await;
+            self.worker.pause(2.0).await;
         }
         blocks.check(0, BLOCKS).await?;
         for snapshot in &mut taken {
-            check_snapshot(&pool, &self.name, snapshot, &zeroed).await?;
+            check_snapshot(&pool, name, snapshot, &zeroed).await?;
         }
         blocks.image.close().await.map_err(|error| format!("closing: {error}"))
     }

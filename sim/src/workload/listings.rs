@@ -1,46 +1,35 @@
 //! Listings while others make and remove objects: what stays is listed once each time, what never was is never listed.
 
-use super::Shared;
-use crate::executor::Clock;
-use nacre_client::{Cluster, ErrorCode, ListCursor, ListedObject, Pool};
-use nacre_types::{Instant, Rng};
+use super::Worker;
+use nacre_client::{ErrorCode, ListCursor, ListedObject, Pool};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub struct ListingTask {
-    pub client: usize,
-    pub cluster: Cluster,
-    pub pool: String,
-    pub clock: Clock,
-    pub history: Shared,
-    pub rng: Rng,
-    pub think: Duration,
-    pub until: Instant,
+    pub worker: Worker,
 }
 
 const STABLE: u64 = 12;
 
 impl ListingTask {
     pub async fn run(mut self) {
-        let history = self.history.clone();
-        if let Err(why) = self.work().await {
-            history.borrow_mut().complain(format!("listing of client {}: {why}", self.client));
-        }
+        let what = format!("listing of client {}", self.worker.number);
+        Worker::complaining(self.worker.history.clone(), what, self.work()).await;
     }
 
     async fn work(&mut self) -> Result<(), String> {
-        let pool = self.cluster.pool(&self.pool).await.map_err(|error| error.to_string())?.with_timeout(None);
+        let pool = self.worker.pool(None).await.map_err(|error| error.to_string())?;
         let mut stable = BTreeSet::new();
         for at in 0..STABLE {
-            let name = format!("listed-{}-{at}", self.client);
+            let name = format!("listed-{}-{at}", self.worker.number);
             self.make(&pool, &name).await?;
             stable.insert(name);
         }
         let mut gone = BTreeSet::new();
         let mut round = 0;
-        while self.clock.now() < self.until {
+        while self.worker.is_on() {
             round += 1;
-            let passing = format!("passing-{}-{round}", self.client);
+            let passing = format!("passing-{}-{round}", self.worker.number);
             self.make(&pool, &passing).await?;
             let listed = self.list(&pool).await?;
             let names: BTreeSet<&String> = listed.iter().map(|object| &object.name).collect();
@@ -55,9 +44,8 @@ impl ListingTask {
             }
             pool.object(&passing).remove().await.map_err(|error| error.to_string())?;
             gone.insert(passing);
-            self.history.borrow_mut().count();
-            let pause = self.think.mul_f64(20.0 * self.rng.below(1000) as f64 / 1000.0);
-            self.clock.sleep(pause).await;
+            self.worker.history.borrow_mut().count();
+            self.worker.pause(20.0).await;
         }
         Ok(())
     }
@@ -67,7 +55,7 @@ impl ListingTask {
         loop {
             match pool.object(name).write_full("x").await {
                 Err(error) if error.code == ErrorCode::NoSpace => {
-                    self.clock.sleep(Duration::from_millis(500)).await;
+                    self.worker.clock.sleep(Duration::from_millis(500)).await;
                 }
                 result => return result.map_err(|error| error.to_string()),
             }
@@ -77,7 +65,7 @@ impl ListingTask {
     async fn list(&mut self, pool: &Pool) -> Result<Vec<ListedObject>, String> {
         let (mut all, mut cursor) = (Vec::new(), Some(ListCursor::default()));
         while let Some(at) = cursor {
-            let most = self.rng.range(1, 20) as u32;
+            let most = self.worker.rng.range(1, 20) as u32;
             let (page, next) = pool.list_page(at, most, false).await.map_err(|error| error.to_string())?;
             all.extend(page);
             cursor = next;

@@ -1,22 +1,14 @@
 //! One writer of a few objects who takes snapshots: what each snapshot saw is known, and never changes.
 
-use super::Shared;
-use crate::executor::Clock;
+use super::Worker;
 use bytes::Bytes;
-use nacre_client::{Cluster, ErrorCode, Pool, SnapContext};
-use nacre_types::{Instant, Rng, SnapId};
+use nacre_client::{ErrorCode, Pool, SnapContext};
+use nacre_types::SnapId;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub struct SnapshotTask {
-    pub client: usize,
-    pub cluster: Cluster,
-    pub pool: String,
-    pub clock: Clock,
-    pub history: Shared,
-    pub rng: Rng,
-    pub think: Duration,
-    pub until: Instant,
+    pub worker: Worker,
 }
 
 /// By object: the ids appended to it; absent if it does not exist.
@@ -27,26 +19,24 @@ const SNAPSHOTS_MAX: usize = 5;
 
 impl SnapshotTask {
     pub async fn run(mut self) {
-        let history = self.history.clone();
-        if let Err(why) = self.work().await {
-            history.borrow_mut().complain(format!("snapshots of client {}: {why}", self.client));
-        }
+        let what = format!("snapshots of client {}", self.worker.number);
+        Worker::complaining(self.worker.history.clone(), what, self.work()).await;
     }
 
     async fn work(&mut self) -> Result<(), String> {
         // Every operation is waited for: what there is is always known.
-        let pool = self.cluster.pool(&self.pool).await.map_err(|error| error.to_string())?.with_timeout(None);
+        let pool = self.worker.pool(None).await.map_err(|error| error.to_string())?;
         let mut now = Contents::new();
         let mut taken: Vec<(SnapId, Contents)> = Vec::new();
-        while self.clock.now() < self.until {
-            let at = self.rng.below(OBJECTS);
+        while self.worker.is_on() {
+            let at = self.worker.rng.below(OBJECTS);
             let mut snaps: Vec<u64> = taken.iter().map(|(snap, _)| snap.0).collect();
             snaps.reverse();
             let context = SnapContext { seq: snaps.first().copied().unwrap_or(0), snaps };
             let writer = pool.with_snap_context(context).object(self.name(at));
-            match self.rng.below(100) {
+            match self.worker.rng.below(100) {
                 0..25 => {
-                    let id = self.history.borrow_mut().fresh_id();
+                    let id = self.worker.history.borrow_mut().fresh_id();
                     match writer.append(Bytes::copy_from_slice(&id.to_le_bytes())).await {
                         Ok(()) => now.entry(at).or_default().push(id),
                         // A full cluster: nothing happened.
@@ -55,7 +45,7 @@ impl SnapshotTask {
                     }
                 }
                 25..40 => {
-                    let id = self.history.borrow_mut().fresh_id();
+                    let id = self.worker.history.borrow_mut().fresh_id();
                     match writer.write_full(id.to_le_bytes().repeat(2)).await {
                         Ok(()) => drop(now.insert(at, vec![id, id])),
                         Err(error) if error.code == ErrorCode::NoSpace => {}
@@ -69,7 +59,7 @@ impl SnapshotTask {
                 },
                 50..65 => self.check(&pool, None, at, now.get(&at)).await?,
                 65..90 => {
-                    let Some((snap, contents)) = self.rng.pick(&taken).cloned() else { continue };
+                    let Some((snap, contents)) = self.worker.rng.pick(&taken).cloned() else { continue };
                     self.check(&pool, Some(snap), at, contents.get(&at)).await?;
                 }
                 90..97 if taken.len() < SNAPSHOTS_MAX => {
@@ -80,15 +70,14 @@ impl SnapshotTask {
                     }
                 }
                 _ if !taken.is_empty() => {
-                    let (snap, _) = taken.remove(self.rng.below(taken.len() as u64) as usize);
+                    let (snap, _) = taken.remove(self.worker.rng.below(taken.len() as u64) as usize);
                     // Likewise; it is trimmed some day or not.
                     let _ = pool.with_timeout(Some(Duration::from_secs(10))).remove_snap(snap).await;
                 }
                 _ => {}
             }
-            self.history.borrow_mut().count();
-            let pause = self.think.mul_f64(2.0 * self.rng.below(1000) as f64 / 1000.0);
-            self.clock.sleep(pause).await;
+            self.worker.history.borrow_mut().count();
+            self.worker.pause(2.0).await;
         }
         for (snap, contents) in &taken {
             for at in 0..OBJECTS {
@@ -99,7 +88,7 @@ impl SnapshotTask {
     }
 
     fn name(&self, at: u64) -> String {
-        format!("snapped-{}-{at}", self.client)
+        format!("snapped-{}-{at}", self.worker.number)
     }
 
     async fn check(

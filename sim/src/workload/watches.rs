@@ -1,10 +1,8 @@
 //! Watching and notifying: whoever watches and is told of no break gets every notification that was said to be delivered.
 
-use super::Shared;
-use crate::executor::Clock;
+use super::Worker;
 use bytes::Bytes;
-use nacre_client::{Cluster, Notice};
-use nacre_types::{Instant, Rng};
+use nacre_client::{Notice, Object};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -18,31 +16,27 @@ pub struct Seen {
 }
 
 pub struct WatchTask {
-    pub client: usize,
-    pub cluster: Cluster,
-    pub pool: String,
-    pub clock: Clock,
-    pub history: Shared,
-    pub rng: Rng,
+    pub worker: Worker,
     pub seen: Rc<RefCell<Seen>>,
-    pub think: Duration,
-    pub until: Instant,
 }
 
 const OBJECT: &str = "watched";
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 impl WatchTask {
+    /// What is watched, once it exists.
+    async fn object(&self) -> Option<Object> {
+        let object = self.worker.pool(None).await.ok()?.object(OBJECT);
+        object.create(false).await.ok()?;
+        Some(object)
+    }
+
     /// Watches until the end.
     pub async fn watch(self) {
-        let Ok(pool) = self.cluster.pool(&self.pool).await else { return };
-        let object = pool.with_timeout(None).object(OBJECT);
-        if object.create(false).await.is_err() {
-            return;
-        }
+        let Some(object) = self.object().await else { return };
         let Ok(stream) = object.watch().await else { return };
-        let me = self.cluster.client_id().0;
-        while self.clock.now() < self.until + TIMEOUT {
+        let me = self.worker.cluster.client_id().0;
+        while self.worker.clock.now() < self.worker.until + TIMEOUT {
             while let Some(notice) = stream.try_next() {
                 if let Notice::Notified { notify_id, payload } = notice {
                     let id = payload[..].try_into().map_or(u64::MAX, u64::from_le_bytes);
@@ -50,22 +44,18 @@ impl WatchTask {
                     stream.ack(notify_id, payload);
                 }
             }
-            self.clock.sleep(Duration::from_millis(20)).await;
+            self.worker.clock.sleep(Duration::from_millis(20)).await;
         }
         let _ = stream.close().await;
     }
 
     /// Notifies now and then.
     pub async fn notify(mut self) {
-        let Ok(pool) = self.cluster.pool(&self.pool).await else { return };
-        let object = pool.with_timeout(None).object(OBJECT);
-        if object.create(false).await.is_err() {
-            return;
-        }
-        while self.clock.now() < self.until {
-            let id = self.history.borrow_mut().fresh_id();
+        let Some(object) = self.object().await else { return };
+        while self.worker.is_on() {
+            let id = self.worker.history.borrow_mut().fresh_id();
             let reply = object.notify(Bytes::copy_from_slice(&id.to_le_bytes()), TIMEOUT).await;
-            self.history.borrow_mut().count();
+            self.worker.history.borrow_mut().count();
             for ack in reply.map(|reply| reply.acks).unwrap_or_default() {
                 let echo = ack.reply[..].try_into().map_or(u64::MAX, u64::from_le_bytes);
                 let got = self.seen.borrow().got.contains(&(ack.client, id));
@@ -74,11 +64,10 @@ impl WatchTask {
                         "notification {id}: client {} is said to have answered {echo}, and did not",
                         ack.client
                     );
-                    self.history.borrow_mut().complain(text);
+                    self.worker.complain(text);
                 }
             }
-            let pause = self.think.mul_f64(20.0 * self.rng.below(1000) as f64 / 1000.0);
-            self.clock.sleep(pause).await;
+            self.worker.pause(20.0).await;
         }
     }
 }
