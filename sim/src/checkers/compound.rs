@@ -1,5 +1,6 @@
 //! Objects with several parts: what operations on data, xattrs and omap at once did, and locks that fence.
 
+use super::history;
 use super::linearizability::Recorded;
 use nacre_types::Instant;
 use std::collections::BTreeMap;
@@ -54,7 +55,7 @@ pub enum Action {
     Unlock,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub enum Answer {
     Done,
     /// The guard did not hold, the lock is another's, or there is nothing to unlock.
@@ -63,39 +64,17 @@ pub enum Answer {
     Parts(Parts),
     /// Entries, and whether there are more.
     Page(Vec<(u8, u64)>, bool),
+    #[default]
     Unknown,
 }
 
-#[derive(Clone, Debug)]
-pub struct Operation {
-    pub client: usize,
-    pub invoked: Instant,
-    pub answered: Instant,
-    pub action: Action,
-    pub answer: Answer,
-}
+pub type Operation = history::Operation<Action, Answer>;
 
 impl Recorded for Operation {
     type State = State;
 
-    fn client(&self) -> usize {
-        self.client
-    }
-
-    fn invoked(&self) -> Instant {
-        self.invoked
-    }
-
-    fn answered(&self) -> Instant {
-        self.answered
-    }
-
     fn is_relevant(&self) -> bool {
         self.answer != Answer::Unknown || !matches!(self.action, Action::Look | Action::Page { .. })
-    }
-
-    fn words(&self) -> String {
-        format!("{:?} -> {:?}", self.action, self.answer)
     }
 
     fn apply(&self, state: &State) -> Option<State> {

@@ -24,7 +24,7 @@ pub enum Action {
 }
 
 /// What the client was told.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub enum Answer {
     Done,
     /// Content of a read; `None` for an object that does not exist.
@@ -33,28 +33,34 @@ pub enum Answer {
     /// The comparison did not hold.
     Mismatch,
     /// Nobody knows: it may have happened, may happen later, or never.
+    #[default]
     Unknown,
 }
 
+/// What was asked, when, and what came of it.
 #[derive(Clone, Debug)]
-pub struct Operation {
+pub struct Operation<A = Action, R = Answer> {
     pub client: usize,
     pub invoked: Instant,
     /// `Instant::MAX` for one that was never answered.
     pub answered: Instant,
-    pub action: Action,
-    pub answer: Answer,
+    pub action: A,
+    /// The default is the one of which nobody knows.
+    pub answer: R,
 }
+
+/// Operations by object.
+type Objects<A, R> = BTreeMap<String, Vec<Operation<A, R>>>;
 
 /// Everything that was asked, by object.
 #[derive(Default)]
 pub struct History {
-    objects: BTreeMap<String, Vec<Operation>>,
+    objects: Objects<Action, Answer>,
     next_id: u64,
     answered: u64,
     complaints: Vec<String>,
     /// Operations of several parts, by object.
-    compound: BTreeMap<String, Vec<compound::Operation>>,
+    compound: Objects<compound::Action, compound::Answer>,
 }
 
 /// Names an operation in a history until it is answered.
@@ -72,25 +78,12 @@ impl History {
     }
 
     pub fn invoke(&mut self, client: usize, object: &str, now: Instant, action: Action) -> Invocation {
-        let operations = self.objects.entry(object.to_string()).or_default();
-        operations.push(Operation {
-            client,
-            invoked: now,
-            answered: Instant::MAX,
-            action,
-            answer: Answer::Unknown,
-        });
-        Invocation { object: object.to_string(), index: operations.len() - 1 }
+        invoke(&mut self.objects, client, object, now, action)
     }
 
     pub fn answer(&mut self, invocation: &Invocation, now: Instant, answer: Answer) {
-        let operations = self.objects.get_mut(&invocation.object).expect("it was invoked");
-        let operation = &mut operations[invocation.index];
         self.answered += 1;
-        if answer != Answer::Unknown {
-            operation.answered = now;
-            operation.answer = answer;
-        }
+        settle(&mut self.objects, invocation, now, answer);
     }
 
     pub fn objects(&self) -> impl Iterator<Item = (&str, &[Operation])> {
@@ -105,19 +98,12 @@ impl History {
         now: Instant,
         action: compound::Action,
     ) -> Invocation {
-        let operations = self.compound.entry(object.to_string()).or_default();
-        let answer = compound::Answer::Unknown;
-        operations.push(compound::Operation { client, invoked: now, answered: Instant::MAX, action, answer });
-        Invocation { object: object.to_string(), index: operations.len() - 1 }
+        invoke(&mut self.compound, client, object, now, action)
     }
 
     pub fn answer_compound(&mut self, invocation: &Invocation, now: Instant, answer: compound::Answer) {
-        let operations = self.compound.get_mut(&invocation.object).expect("it was invoked");
-        let operation = &mut operations[invocation.index];
         self.answered += 1;
-        if answer != compound::Answer::Unknown {
-            (operation.answered, operation.answer) = (now, answer);
-        }
+        settle(&mut self.compound, invocation, now, answer);
     }
 
     pub fn compound(&self) -> impl Iterator<Item = (&str, &[compound::Operation])> {
@@ -141,5 +127,30 @@ impl History {
     /// Operations that got an answer, whatever it was.
     pub fn answered(&self) -> u64 {
         self.answered
+    }
+}
+
+fn invoke<A, R: Default>(
+    objects: &mut Objects<A, R>,
+    client: usize,
+    object: &str,
+    now: Instant,
+    action: A,
+) -> Invocation {
+    let operations = objects.entry(object.to_string()).or_default();
+    operations.push(Operation { client, invoked: now, answered: Instant::MAX, action, answer: R::default() });
+    Invocation { object: object.to_string(), index: operations.len() - 1 }
+}
+
+fn settle<A, R: Default + PartialEq>(
+    objects: &mut Objects<A, R>,
+    invocation: &Invocation,
+    now: Instant,
+    answer: R,
+) {
+    let operations = objects.get_mut(&invocation.object).expect("it was invoked");
+    if answer != R::default() {
+        let operation = &mut operations[invocation.index];
+        (operation.answered, operation.answer) = (now, answer);
     }
 }

@@ -11,48 +11,62 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 /// An operation with its answer, on an object that behaves as a model says.
-pub trait Recorded: Debug {
+pub trait Recorded {
     /// What there is to know of the object.
     type State: Clone + Ord + Default + Debug;
-    fn client(&self) -> usize;
-    fn invoked(&self) -> Instant;
-    /// `Instant::MAX` for one that was never answered.
-    fn answered(&self) -> Instant;
     /// Whether it says anything: a read nobody got an answer of does not.
     fn is_relevant(&self) -> bool;
-    /// What was asked and answered.
-    fn words(&self) -> String;
     /// The state after it, if its answer is possible in that one.
     fn apply(&self, state: &Self::State) -> Option<Self::State>;
 }
+
+/// What there is to know of an object of such operations.
+type StateOf<A, R> = <Operation<A, R> as Recorded>::State;
 
 type State = Option<Content>;
 
 impl Recorded for Operation {
     type State = State;
 
-    fn client(&self) -> usize {
-        self.client
-    }
-
-    fn invoked(&self) -> Instant {
-        self.invoked
-    }
-
-    fn answered(&self) -> Instant {
-        self.answered
-    }
-
     fn is_relevant(&self) -> bool {
         self.answer != Answer::Unknown || self.action != Action::Read
     }
 
-    fn words(&self) -> String {
-        format!("{:?} -> {:?}", self.action, self.answer)
-    }
-
     fn apply(&self, state: &State) -> Option<State> {
-        apply(self, state)
+        let answer = &self.answer;
+        let unknown = *answer == Answer::Unknown;
+        match &self.action {
+            Action::Read => match answer {
+                Answer::Content(content) => (content == state).then(|| state.clone()),
+                Answer::NotFound => state.is_none().then_some(None),
+                _ => None,
+            },
+            Action::WriteFull(id) => (unknown || *answer == Answer::Done).then(|| Some(vec![*id])),
+            Action::Append(id) => (unknown || *answer == Answer::Done).then(|| {
+                let mut content = state.clone().unwrap_or_default();
+                content.push(*id);
+                Some(content)
+            }),
+            Action::Remove => match (state, answer) {
+                (None, Answer::NotFound | Answer::Unknown) => Some(None),
+                (Some(_), Answer::Done | Answer::Unknown) => Some(None),
+                _ => None,
+            },
+            Action::CompareAndWrite { expected, id } => {
+                let holds = state.as_ref().is_some_and(|content| content.first() == Some(expected));
+                let written = || {
+                    let mut content = state.clone()?;
+                    content[0] = *id;
+                    Some(content)
+                };
+                match answer {
+                    Answer::Done => holds.then(written),
+                    Answer::Mismatch | Answer::NotFound => (!holds).then(|| state.clone()),
+                    Answer::Unknown => Some(if holds { written() } else { state.clone() }),
+                    Answer::Content(_) => None,
+                }
+            }
+        }
     }
 }
 
@@ -68,18 +82,21 @@ pub enum Verdict {
 }
 
 /// Checks one object's operations, starting from an object that does not exist.
-pub fn check<R: Recorded>(object: &str, operations: &[R]) -> Result<Verdict, String> {
-    let mut sorted: Vec<&R> = operations.iter().filter(|o| o.is_relevant()).collect();
-    sorted.sort_by_key(|operation| operation.invoked());
+pub fn check<A: Debug, R: Debug>(object: &str, operations: &[Operation<A, R>]) -> Result<Verdict, String>
+where
+    Operation<A, R>: Recorded,
+{
+    let mut sorted: Vec<&Operation<A, R>> = operations.iter().filter(|o| o.is_relevant()).collect();
+    sorted.sort_by_key(|operation| operation.invoked);
     let mut search = Search {
         operations: &sorted,
         visited: BTreeSet::new(),
         steps: 0,
         best: 0,
-        best_state: R::State::default(),
+        best_state: Default::default(),
         best_taken: Taken::new(0),
     };
-    match search.explore(Taken::new(sorted.len()), R::State::default()) {
+    match search.explore(Taken::new(sorted.len()), Default::default()) {
         Some(true) => Ok(Verdict::Linearizable),
         Some(false) => Err(search.explain(object)),
         None => Ok(Verdict::Undecided),
@@ -117,20 +134,26 @@ impl Taken {
     }
 }
 
-struct Search<'a, R: Recorded> {
-    operations: &'a [&'a R],
-    visited: BTreeSet<(Taken, R::State)>,
+struct Search<'a, A, R>
+where
+    Operation<A, R>: Recorded,
+{
+    operations: &'a [&'a Operation<A, R>],
+    visited: BTreeSet<(Taken, StateOf<A, R>)>,
     steps: u64,
     /// Most answered operations taken on any path, and the state there: where a report should point.
     best: usize,
-    best_state: R::State,
+    best_state: StateOf<A, R>,
     best_taken: Taken,
 }
 
-impl<R: Recorded> Search<'_, R> {
+impl<A: Debug, R: Debug> Search<'_, A, R>
+where
+    Operation<A, R>: Recorded,
+{
     /// `Some(true)` if the rest can be linearized, `None` if the search gave up. An explicit stack keeps long histories
     /// off the thread's.
-    fn explore(&mut self, taken: Taken, state: R::State) -> Option<bool> {
+    fn explore(&mut self, taken: Taken, state: StateOf<A, R>) -> Option<bool> {
         let mut stack = vec![(taken, state)];
         while let Some((taken, state)) = stack.pop() {
             self.steps += 1;
@@ -144,13 +167,13 @@ impl<R: Recorded> Search<'_, R> {
             let mut candidates = Vec::new();
             for index in pending {
                 let operation = self.operations[index];
-                if operation.answered() != Instant::MAX {
+                if operation.answered != Instant::MAX {
                     answered_pending += 1;
                 }
-                if operation.invoked() <= horizon {
+                if operation.invoked <= horizon {
                     candidates.push(index);
                 }
-                horizon = horizon.min(operation.answered());
+                horizon = horizon.min(operation.answered);
             }
             if answered_pending == 0 {
                 return Some(true);
@@ -162,12 +185,12 @@ impl<R: Recorded> Search<'_, R> {
                 self.best_taken = taken.clone();
             }
             // `horizon` is now the minimum over all pending ones; early candidates were judged by a partial one.
-            candidates.retain(|&index| self.operations[index].invoked() <= horizon);
+            candidates.retain(|&index| self.operations[index].invoked <= horizon);
             // What was answered did happen, so it is tried first; what was not, where nothing else goes on.
             let (answered, unknown): (Vec<usize>, Vec<usize>) = candidates
                 .into_iter()
                 .rev()
-                .partition(|&index| self.operations[index].answered() != Instant::MAX);
+                .partition(|&index| self.operations[index].answered != Instant::MAX);
             for index in unknown.into_iter().chain(answered) {
                 if let Some(next) = self.operations[index].apply(&state) {
                     let key = (taken.with(index), next);
@@ -194,57 +217,20 @@ impl<R: Recorded> Search<'_, R> {
         let around = stuck.saturating_sub(EXPLAIN_BEFORE)..(stuck + EXPLAIN_AFTER).min(self.operations.len());
         for index in around {
             let operation = self.operations[index];
-            let answered = match operation.answered() {
+            let answered = match operation.answered {
                 Instant::MAX => "never".to_string(),
                 at => at.to_string(),
             };
             text.push_str(&format!(
-                "  {} client {} {}..{answered} {}\n",
+                "  {} client {} {}..{answered} {:?} -> {:?}\n",
                 if self.best_taken.contains(index) { ' ' } else { '*' },
-                operation.client(),
-                operation.invoked(),
-                operation.words()
+                operation.client,
+                operation.invoked,
+                operation.action,
+                operation.answer
             ));
         }
         text
-    }
-}
-
-/// The state after the operation if its answer is possible in `state`.
-fn apply(operation: &Operation, state: &State) -> Option<State> {
-    let answer = &operation.answer;
-    let unknown = *answer == Answer::Unknown;
-    match &operation.action {
-        Action::Read => match answer {
-            Answer::Content(content) => (content == state).then(|| state.clone()),
-            Answer::NotFound => state.is_none().then_some(None),
-            _ => None,
-        },
-        Action::WriteFull(id) => (unknown || *answer == Answer::Done).then(|| Some(vec![*id])),
-        Action::Append(id) => (unknown || *answer == Answer::Done).then(|| {
-            let mut content = state.clone().unwrap_or_default();
-            content.push(*id);
-            Some(content)
-        }),
-        Action::Remove => match (state, answer) {
-            (None, Answer::NotFound | Answer::Unknown) => Some(None),
-            (Some(_), Answer::Done | Answer::Unknown) => Some(None),
-            _ => None,
-        },
-        Action::CompareAndWrite { expected, id } => {
-            let holds = state.as_ref().is_some_and(|content| content.first() == Some(expected));
-            let written = || {
-                let mut content = state.clone()?;
-                content[0] = *id;
-                Some(content)
-            };
-            match answer {
-                Answer::Done => holds.then(written),
-                Answer::Mismatch | Answer::NotFound => (!holds).then(|| state.clone()),
-                Answer::Unknown => Some(if holds { written() } else { state.clone() }),
-                Answer::Content(_) => None,
-            }
-        }
     }
 }
 
