@@ -1,6 +1,6 @@
 //! Processes, hosts and disks.
 
-use crate::lab::{Lab, PG, Plan, expect, op, set_flag};
+use crate::lab::{Lab, PG, Plan, op, set_flag};
 use nacre_explain::{Cause, Question};
 use serde_json::json;
 use std::time::Duration;
@@ -11,8 +11,7 @@ fn nothing_is_wrong() {
     for question in
         [Question::Pg(PG), Question::Osd(lab.id(0)), op("x"), Question::AnyOperation, Question::Monitors]
     {
-        let answer = lab.ask(question);
-        expect(&answer, Cause::Nothing, "", "");
+        lab.expect(question, Cause::Nothing, "", "");
     }
 }
 
@@ -21,8 +20,7 @@ fn a_process_was_killed() {
     let mut lab = Lab::new();
     lab.kill(1);
     lab.run(6);
-    let answer = lab.ask(Question::Osd(lab.id(1)));
-    expect(&answer, Cause::OsdProcessGone, &lab.osd(1), "start osd");
+    lab.expect(Question::Osd(lab.id(1)), Cause::OsdProcessGone, &lab.osd(1), "start osd");
 }
 
 #[test]
@@ -31,8 +29,7 @@ fn a_killed_process_leaves_a_pg_degraded() {
     lab.write(3, 100);
     lab.kill(2);
     lab.run(8);
-    let answer = lab.ask(Question::Pg(PG));
-    expect(&answer, Cause::OsdProcessGone, &lab.osd(2), "start osd");
+    lab.expect(Question::Pg(PG), Cause::OsdProcessGone, &lab.osd(2), "start osd");
 }
 
 #[test]
@@ -40,8 +37,7 @@ fn a_host_lost_power() {
     let mut lab = Lab::new();
     lab.power_off(1);
     lab.run(15);
-    let answer = lab.ask(Question::Osd(lab.id(1)));
-    expect(&answer, Cause::OsdUnreachable, &lab.osd(1), "ping");
+    lab.expect(Question::Osd(lab.id(1)), Cause::OsdUnreachable, &lab.osd(1), "ping");
 }
 
 #[test]
@@ -49,8 +45,7 @@ fn an_osd_was_stopped_in_order() {
     let mut lab = Lab::new();
     lab.stop(2);
     lab.run(4);
-    let answer = lab.ask(Question::Osd(lab.id(2)));
-    expect(&answer, Cause::OsdStopped, &lab.osd(2), "start osd");
+    lab.expect(Question::Osd(lab.id(2)), Cause::OsdStopped, &lab.osd(2), "start osd");
 }
 
 #[test]
@@ -58,8 +53,7 @@ fn an_osd_that_hangs_is_down() {
     let mut lab = Lab::new();
     lab.pause(1, 120);
     lab.run(15);
-    let answer = lab.ask(Question::Osd(lab.id(1)));
-    expect(&answer, Cause::OsdUnreachable, &lab.osd(1), "ping");
+    lab.expect(Question::Osd(lab.id(1)), Cause::OsdUnreachable, &lab.osd(1), "ping");
 }
 
 #[test]
@@ -68,8 +62,7 @@ fn an_osd_that_hangs_is_not_down_yet() {
     lab.pause(1, 120);
     lab.begin_write(0, "x", 100);
     lab.run_ms(3500);
-    let answer = lab.ask(op("x"));
-    expect(&answer, Cause::OsdUnreachable, &lab.osd(1), "");
+    lab.expect(op("x"), Cause::OsdUnreachable, &lab.osd(1), "");
 }
 
 #[test]
@@ -82,8 +75,7 @@ fn too_few_members_to_write() {
     // Nobody but the primary is left to say so.
     lab.run(20);
     for question in [Question::Pg(PG), op("x"), Question::AnyOperation] {
-        let answer = lab.ask(question);
-        expect(&answer, Cause::OsdProcessGone, "osd.", "min_size 1");
+        let answer = lab.expect(question, Cause::OsdProcessGone, "osd.", "min_size 1");
         assert!(answer.steps.iter().any(|step| step.loses.is_some()));
     }
 }
@@ -94,8 +86,7 @@ fn min_size_is_as_many_as_there_are() {
     lab.stop(1);
     lab.begin_read(0, "x");
     lab.run(6);
-    let answer = lab.ask(op("x"));
-    expect(&answer, Cause::OsdStopped, &lab.osd(1), "start osd");
+    lab.expect(op("x"), Cause::OsdStopped, &lab.osd(1), "start osd");
 }
 
 #[test]
@@ -106,8 +97,7 @@ fn every_osd_is_dead() {
         lab.run(8);
     }
     // The last one has nobody left who could report it.
-    let answer = lab.ask(Question::Pg(PG));
-    expect(&answer, Cause::OsdUnreachable, &lab.osd(2), "start osd");
+    lab.expect(Question::Pg(PG), Cause::OsdUnreachable, &lab.osd(2), "start osd");
 }
 
 /// The only one that may hold newer writes is away.
@@ -127,8 +117,7 @@ fn split_history() -> Lab {
 fn the_last_writer_is_away() {
     let mut lab = split_history();
     for question in [Question::Pg(PG), op("x")] {
-        let answer = lab.ask(question);
-        expect(&answer, Cause::OsdStopped, &lab.osd(0), "start osd");
+        let answer = lab.expect(question, Cause::OsdStopped, &lab.osd(0), "start osd");
         let lost = answer.steps.iter().find(|s| s.command.as_deref().is_some_and(|c| c.contains("osd lost")));
         assert!(lost.is_some_and(|step| step.loses.is_some()), "{answer}");
     }
@@ -139,67 +128,55 @@ fn an_operation_waits_for_the_last_writer() {
     let mut lab = split_history();
     lab.begin_write(1, "x", 100);
     lab.run(5);
-    let answer = lab.ask_from(1, op("x"));
-    expect(&answer, Cause::OsdStopped, &lab.osd(0), "start osd");
+    lab.expect_from(1, op("x"), Cause::OsdStopped, &lab.osd(0), "start osd");
 }
 
 #[test]
 fn a_disk_fails_while_writing() {
     let mut lab = Lab::new();
     lab.with_osd(2, |osd| osd.disk_mut().fail_writes(true));
-    lab.begin_write(0, "x", 100);
-    lab.run(8);
-    let answer = lab.ask(Question::Osd(lab.id(2)));
-    expect(&answer, Cause::DiskFailed, &lab.osd(2), "safe-to-destroy");
+    lab.write_stuck(8);
+    lab.expect(Question::Osd(lab.id(2)), Cause::DiskFailed, &lab.osd(2), "safe-to-destroy");
 }
 
 #[test]
 fn a_failed_disk_stops_a_pg() {
     let mut lab = Lab::with(Plan { min_size: 3, ..Plan::default() });
     lab.with_osd(1, |osd| osd.disk_mut().fail_flushes(true));
-    lab.begin_write(0, "x", 100);
-    lab.run(8);
-    let answer = lab.ask(op("x"));
-    expect(&answer, Cause::DiskFailed, &lab.osd(1), "dmesg");
+    lab.write_stuck(8);
+    lab.expect(op("x"), Cause::DiskFailed, &lab.osd(1), "dmesg");
 }
 
 #[test]
 fn a_replicas_disk_is_slow() {
     let mut lab = Lab::new();
     lab.with_osd(1, |osd| osd.set_disk_latency(Duration::from_secs(60)));
-    lab.begin_write(0, "x", 100);
-    lab.run(10);
+    lab.write_stuck(10);
     for question in [op("x"), Question::AnyOperation, Question::Osd(lab.id(1))] {
-        let answer = lab.ask(question);
-        expect(&answer, Cause::DiskSlow, &lab.osd(1), "osd out");
+        lab.expect(question, Cause::DiskSlow, &lab.osd(1), "osd out");
     }
     let client = lab.client_id(0);
     let waiting = lab.cluster.waiting().join(" ");
     let seq = waiting.split("seq: ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a request");
-    let answer = lab.ask(Question::Request(format!("{client}:{seq}")));
-    expect(&answer, Cause::DiskSlow, &lab.osd(1), "osd out");
+    lab.expect(Question::Request(format!("{client}:{seq}")), Cause::DiskSlow, &lab.osd(1), "osd out");
 }
 
 #[test]
 fn the_primarys_disk_is_slow() {
     let mut lab = Lab::new();
     lab.with_osd(0, |osd| osd.set_disk_latency(Duration::from_secs(60)));
-    lab.begin_write(0, "x", 100);
-    lab.run(10);
-    let answer = lab.ask(op("x"));
-    expect(&answer, Cause::DiskSlow, &lab.osd(0), "iostat");
+    lab.write_stuck(10);
+    lab.expect(op("x"), Cause::DiskSlow, &lab.osd(0), "iostat");
 }
 
 #[test]
 fn one_operation_waits_behind_another() {
     let mut lab = Lab::new();
     lab.with_osd(2, |osd| osd.set_disk_latency(Duration::from_secs(60)));
-    lab.begin_write(0, "x", 100);
-    lab.run(1);
+    lab.write_stuck(1);
     lab.begin_read(1, "x");
     lab.run(8);
-    let answer = lab.ask_from(1, op("x"));
-    expect(&answer, Cause::DiskSlow, &lab.osd(2), "iostat");
+    lab.expect_from(1, op("x"), Cause::DiskSlow, &lab.osd(2), "iostat");
 }
 
 #[test]
@@ -208,16 +185,14 @@ fn an_osd_was_marked_down_by_hand_and_is_dead() {
     lab.power_off(1);
     lab.command(json!({"prefix": "osd down", "ids": [lab.id(1).0]}));
     lab.run(3);
-    let answer = lab.ask(Question::Osd(lab.id(1)));
-    expect(&answer, Cause::OsdMarkedDown, &lab.osd(1), "start osd");
+    lab.expect(Question::Osd(lab.id(1)), Cause::OsdMarkedDown, &lab.osd(1), "start osd");
 }
 
 #[test]
 fn an_osd_was_never_started() {
     let mut lab = Lab::new();
     lab.command(json!({"prefix": "osd new", "uuid": "00000000-0000-4000-8000-00000000cafe"}));
-    let answer = lab.ask(Question::Osd(nacre_types::OsdId(3)));
-    expect(&answer, Cause::OsdNeverUp, "osd.3", "start osd.3");
+    lab.expect(Question::Osd(nacre_types::OsdId(3)), Cause::OsdNeverUp, "osd.3", "start osd.3");
 }
 
 #[test]
@@ -228,8 +203,7 @@ fn the_wrong_disk_is_in_the_slot() {
     let at = lab.members[1];
     lab.cluster.add_osd(at, "00000000-0000-4000-8000-00000000beef");
     lab.run(5);
-    let answer = lab.ask(Question::Osd(lab.id(1)));
-    expect(&answer, Cause::OsdEnded, "disk", "start");
+    lab.expect(Question::Osd(lab.id(1)), Cause::OsdEnded, "disk", "start");
 }
 
 #[test]
@@ -239,8 +213,7 @@ fn an_osd_was_removed() {
     lab.run(6);
     lab.command(json!({"prefix": "osd rm", "id": lab.id(2).0, "force": true}));
     lab.run(2);
-    let answer = lab.ask(Question::Osd(lab.id(2)));
-    expect(&answer, Cause::OsdUnknown, &lab.osd(2), "osd tree");
+    lab.expect(Question::Osd(lab.id(2)), Cause::OsdUnknown, &lab.osd(2), "osd tree");
 }
 
 // Monitors.
@@ -251,8 +224,7 @@ fn two_of_three_monitors_are_dead() {
     lab.cluster.crash_mon(0);
     lab.cluster.crash_mon(1);
     lab.run(15);
-    let answer = lab.ask(Question::Monitors);
-    expect(&answer, Cause::NoQuorum, "mon.a", "start mon.b");
+    lab.expect(Question::Monitors, Cause::NoQuorum, "mon.a", "start mon.b");
 }
 
 #[test]
@@ -262,8 +234,7 @@ fn without_a_quorum_what_works_is_said_to_work() {
     lab.cluster.crash_mon(1);
     lab.run(15);
     for question in [op("x"), Question::Pg(PG), Question::Osd(lab.id(1))] {
-        let answer = lab.ask(question);
-        expect(&answer, Cause::Nothing, "", "");
+        lab.expect(question, Cause::Nothing, "", "");
     }
 }
 
@@ -274,11 +245,9 @@ fn without_a_quorum_a_dead_osd_is_found_all_the_same() {
     lab.cluster.crash_mon(2);
     lab.run(15);
     lab.kill(1);
-    lab.begin_write(0, "x", 100);
-    lab.run(8);
+    lab.write_stuck(8);
     for question in [op("x"), Question::Osd(lab.id(1))] {
-        let answer = lab.ask(question);
-        expect(&answer, Cause::OsdProcessGone, &lab.osd(1), "without a quorum");
+        lab.expect(question, Cause::OsdProcessGone, &lab.osd(1), "without a quorum");
     }
 }
 
@@ -292,8 +261,7 @@ fn without_a_quorum_a_restarted_osd_waits_for_one() {
     lab.run(1);
     lab.start(1);
     lab.run(8);
-    let answer = lab.ask(Question::Osd(lab.id(1)));
-    expect(&answer, Cause::NoQuorum, "mon.", "start mon.");
+    lab.expect(Question::Osd(lab.id(1)), Cause::NoQuorum, "mon.", "start mon.");
 }
 
 #[test]
@@ -306,10 +274,8 @@ fn without_a_quorum_a_new_interval_waits_for_one() {
     lab.cluster.crash_mon(2);
     lab.run(1);
     lab.cluster.start_mon(0);
-    lab.begin_write(0, "x", 100);
-    lab.run(10);
-    let answer = lab.ask(Question::Monitors);
-    expect(&answer, Cause::NoQuorum, "mon.b", "start mon.b");
+    lab.write_stuck(10);
+    lab.expect(Question::Monitors, Cause::NoQuorum, "mon.b", "start mon.b");
 }
 
 #[test]
@@ -319,11 +285,9 @@ fn every_monitor_is_dead() {
         lab.cluster.crash_mon(at);
     }
     lab.run(15);
-    let answer = lab.ask(Question::Monitors);
-    expect(&answer, Cause::NoMonitor, "no monitor answers", "start the monitors");
+    lab.expect(Question::Monitors, Cause::NoMonitor, "no monitor answers", "start the monitors");
     // What needs none goes on, and that is told from the map there is.
-    let answer = lab.ask(op("x"));
-    expect(&answer, Cause::Nothing, "would serve it now", "");
+    lab.expect(op("x"), Cause::Nothing, "would serve it now", "");
 }
 
 #[test]
@@ -331,8 +295,7 @@ fn the_only_monitor_is_dead() {
     let mut lab = Lab::with(Plan { mons: 1, ..Plan::default() });
     lab.cluster.crash_mon(0);
     lab.run(15);
-    let answer = lab.ask(Question::Monitors);
-    expect(&answer, Cause::NoMonitor, "no monitor answers", "");
+    lab.expect(Question::Monitors, Cause::NoMonitor, "no monitor answers", "");
 }
 
 #[test]
@@ -343,8 +306,7 @@ fn an_osd_is_not_marked_up() {
     lab.run(6);
     lab.start(1);
     lab.run(5);
-    let answer = lab.ask(Question::Osd(lab.id(1)));
-    expect(&answer, Cause::Flag, "noup", "osd unset noup");
+    let answer = lab.expect(Question::Osd(lab.id(1)), Cause::Flag, "noup", "osd unset noup");
     assert!(answer.leaf().is_some_and(|leaf| leaf.says.contains("set by client.")), "{answer}");
 }
 
@@ -353,8 +315,6 @@ fn a_dead_osd_is_not_marked_down() {
     let mut lab = Lab::new();
     set_flag(&mut lab, "nodown");
     lab.kill(1);
-    lab.begin_write(0, "x", 100);
-    lab.run(10);
-    let answer = lab.ask(op("x"));
-    expect(&answer, Cause::Flag, "nodown", "osd unset nodown");
+    lab.write_stuck(10);
+    lab.expect(op("x"), Cause::Flag, "nodown", "osd unset nodown");
 }

@@ -209,6 +209,12 @@ impl Lab {
         });
     }
 
+    /// A client begins to write "x", and waits for so long already.
+    pub fn write_stuck(&mut self, seconds: u64) {
+        self.begin_write(0, "x", 100);
+        self.run(seconds);
+    }
+
     /// Writes that must succeed.
     pub fn write(&mut self, objects: usize, bytes: usize) {
         let done: Rc<RefCell<usize>> = Rc::default();
@@ -243,8 +249,21 @@ impl Lab {
         self.ask_as(admin, question)
     }
 
-    /// The client that is stuck asks.
-    pub fn ask_from(&mut self, client: usize, question: Question) -> Explanation {
+    /// The administrator asks and is told this: see `expect`.
+    #[track_caller]
+    pub fn expect(&mut self, question: Question, cause: Cause, leaf: &str, step: &str) -> Explanation {
+        let answer = self.ask(question);
+        expect(&answer, cause, leaf, step);
+        answer
+    }
+
+    /// The client that is stuck asks and is told this.
+    #[track_caller]
+    pub fn expect_from(&mut self, client: usize, question: Question, cause: Cause, leaf: &str, step: &str) {
+        expect(&self.ask_from(client, question), cause, leaf, step);
+    }
+
+    fn ask_from(&mut self, client: usize, question: Question) -> Explanation {
         self.ask_as(NodeId::Client(client), question)
     }
 
@@ -268,7 +287,7 @@ pub fn op(object: &str) -> Question {
 
 /// What the answer has to be: the cause, whom its last line is about or what it says, and a word of a next step.
 #[track_caller]
-pub fn expect(answer: &Explanation, cause: Cause, leaf: &str, step: &str) {
+fn expect(answer: &Explanation, cause: Cause, leaf: &str, step: &str) {
     let last = answer.leaf().unwrap_or_else(|| panic!("no chain: {answer:?}"));
     let named = last.on.contains(leaf) || last.says.contains(leaf);
     let told = |s: &nacre_explain::Step| {

@@ -1,6 +1,6 @@
 //! Objects whose copies are bad or away, and those who watch them.
 
-use crate::lab::{Lab, PG, Plan, expect, op, set_flag};
+use crate::lab::{Lab, PG, Plan, op, set_flag};
 use nacre_explain::{Cause, Question};
 use nacre_sim::network::NodeId;
 use nacre_sim::run::POOL;
@@ -28,8 +28,7 @@ fn an_object_is_unfound() {
     lab.begin_read(0, "o0");
     lab.run(5);
     for question in [op("o0"), Question::AnyOperation] {
-        let answer = lab.ask(question);
-        expect(&answer, Cause::OsdStopped, "osd.", "start osd");
+        let answer = lab.expect(question, Cause::OsdStopped, "osd.", "start osd");
         let gives_up =
             |s: &&nacre_explain::Step| s.command.as_deref().is_some_and(|c| c.contains("mark-unfound-lost"));
         let last = answer.steps.iter().find(gives_up);
@@ -47,8 +46,7 @@ fn every_copy_of_an_object_has_rotted() {
     }
     lab.begin_read(0, "o0");
     lab.run(8);
-    let answer = lab.ask(op("o0"));
-    expect(&answer, Cause::ObjectDamaged, "every copy", "from a backup");
+    lab.expect(op("o0"), Cause::ObjectDamaged, "every copy", "from a backup");
 }
 
 #[test]
@@ -59,8 +57,7 @@ fn a_scrub_found_a_bad_copy() {
     lab.with_osd(1, |osd| osd.rot_everything());
     lab.pg_command("deep-scrub");
     lab.run(20);
-    let answer = lab.ask(Question::Pg(PG));
-    expect(&answer, Cause::ObjectDamaged, "errors", "pg repair 1.0");
+    lab.expect(Question::Pg(PG), Cause::ObjectDamaged, "errors", "pg repair 1.0");
 }
 
 #[test]
@@ -71,8 +68,7 @@ fn a_disk_returns_bad_data() {
     lab.with_osd(0, |osd| osd.rot_everything());
     lab.begin_read(0, "o0");
     lab.run(8);
-    let answer = lab.ask(Question::Osd(lab.id(0)));
-    expect(&answer, Cause::DiskDamaged, &lab.osd(0), "look at the disk");
+    lab.expect(Question::Osd(lab.id(0)), Cause::DiskDamaged, &lab.osd(0), "look at the disk");
 }
 
 #[test]
@@ -92,8 +88,7 @@ fn a_watcher_does_not_answer() {
         let _ = pool.object("o0").notify("hello", Duration::from_secs(25)).await;
     });
     lab.run(5);
-    let answer = lab.ask(op("o0"));
-    expect(&answer, Cause::Watchers, "have not answered", "wait");
+    lab.expect(op("o0"), Cause::Watchers, "have not answered", "wait");
 }
 
 #[test]
@@ -104,8 +99,7 @@ fn a_scrub_waits_for_the_pg_to_be_clean() {
     lab.run(5);
     lab.pg_command("scrub");
     lab.run(3);
-    let answer = lab.ask(Question::Pg(PG));
-    expect(&answer, Cause::OsdStopped, &lab.osd(1), "start osd");
+    lab.expect(Question::Pg(PG), Cause::OsdStopped, &lab.osd(1), "start osd");
 }
 
 #[test]
@@ -144,10 +138,7 @@ fn a_pause_waits_for_nothing_but_time() {
 fn two_calls_of_one_client_on_one_object() {
     let mut lab = Lab::new();
     lab.with_osd(1, |osd| osd.set_disk_latency(Duration::from_secs(60)));
-    lab.begin_write(0, "x", 100);
-    lab.run(1);
-    lab.begin_write(0, "x", 100);
-    lab.run(6);
-    let answer = lab.ask_from(0, op("x"));
-    expect(&answer, Cause::DiskSlow, &lab.osd(1), "osd out");
+    lab.write_stuck(1);
+    lab.write_stuck(6);
+    lab.expect_from(0, op("x"), Cause::DiskSlow, &lab.osd(1), "osd out");
 }

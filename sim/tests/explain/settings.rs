@@ -1,6 +1,6 @@
 //! Flags, limits, rights, and what is not there any more.
 
-use crate::lab::{Lab, PG, Plan, expect, op, set_flag};
+use crate::lab::{Lab, PG, Plan, op, set_flag};
 use nacre_explain::{Cause, Operation, Question};
 use nacre_sim::run::POOL;
 use nacre_types::{OsdId, PgId, PoolId};
@@ -10,12 +10,9 @@ use serde_json::json;
 fn the_cluster_is_paused() {
     let mut lab = Lab::new();
     set_flag(&mut lab, "pause");
-    lab.begin_write(0, "x", 100);
-    lab.run(3);
-    let answer = lab.ask(op("x"));
-    expect(&answer, Cause::Flag, "pause", "osd unset pause");
-    let answer = lab.ask_from(0, op("x"));
-    expect(&answer, Cause::Flag, "pause", "osd unset pause");
+    lab.write_stuck(3);
+    lab.expect(op("x"), Cause::Flag, "pause", "osd unset pause");
+    lab.expect_from(0, op("x"), Cause::Flag, "pause", "osd unset pause");
 }
 
 #[test]
@@ -27,8 +24,7 @@ fn recovery_is_switched_off() {
     set_flag(&mut lab, "norecover");
     lab.start(1);
     lab.run(6);
-    let answer = lab.ask(Question::Pg(PG));
-    expect(&answer, Cause::Flag, "norecover", "osd unset norecover");
+    lab.expect(Question::Pg(PG), Cause::Flag, "norecover", "osd unset norecover");
 }
 
 /// An OSD comes back so late that its log does not reach, and has to be filled.
@@ -49,8 +45,7 @@ fn backfill(before: impl FnOnce(&mut Lab)) -> Lab {
 #[test]
 fn backfill_is_switched_off() {
     let mut lab = backfill(|lab| set_flag(lab, "nobackfill"));
-    let answer = lab.ask(Question::Pg(PG));
-    expect(&answer, Cause::Flag, "nobackfill", "osd unset nobackfill");
+    lab.expect(Question::Pg(PG), Cause::Flag, "nobackfill", "osd unset nobackfill");
 }
 
 fn ratios(lab: &mut Lab, near: f64, backfill: f64, full: f64) {
@@ -63,8 +58,7 @@ fn ratios(lab: &mut Lab, near: f64, backfill: f64, full: f64) {
 #[test]
 fn a_target_is_too_full_to_be_filled() {
     let mut lab = backfill(|lab| ratios(lab, 0.001, 0.002, 0.9));
-    let answer = lab.ask(Question::Pg(PG));
-    expect(&answer, Cause::BackfillFull, &lab.osd(2), "osd df");
+    lab.expect(Question::Pg(PG), Cause::BackfillFull, &lab.osd(2), "osd df");
 }
 
 #[test]
@@ -73,8 +67,7 @@ fn the_cluster_is_full() {
     lab.write(8, 300_000);
     ratios(&mut lab, 0.001, 0.002, 0.003);
     lab.run(3);
-    let answer = lab.ask(op("x"));
-    expect(&answer, Cause::Full, "osd.", "delete");
+    lab.expect(op("x"), Cause::Full, "osd.", "delete");
 }
 
 #[test]
@@ -82,8 +75,7 @@ fn an_osd_is_nearly_full() {
     let mut lab = Lab::new();
     lab.write(8, 300_000);
     ratios(&mut lab, 0.002, 0.8, 0.9);
-    let answer = lab.ask(Question::Osd(lab.id(1)));
-    expect(&answer, Cause::Full, &lab.osd(1), "add OSDs");
+    lab.expect(Question::Osd(lab.id(1)), Cause::Full, &lab.osd(1), "add OSDs");
 }
 
 #[test]
@@ -92,16 +84,14 @@ fn a_pool_is_over_its_quota() {
     lab.command(json!({"prefix": "osd pool set-quota", "pool": POOL, "field": "max_objects", "val": 2}));
     lab.write(3, 100);
     lab.run(6);
-    let answer = lab.ask(op("x"));
-    expect(&answer, Cause::PoolQuota, POOL, "quota_max");
+    lab.expect(op("x"), Cause::PoolQuota, POOL, "quota_max");
 }
 
 #[test]
 fn there_is_no_such_pool() {
     let mut lab = Lab::new();
     let operation = Operation { pool: "rdb".into(), object: "x".into(), ..Operation::default() };
-    let answer = lab.ask(Question::Operation(operation));
-    expect(&answer, Cause::PoolGone, "rdb", "pool ls");
+    lab.expect(Question::Operation(operation), Cause::PoolGone, "rdb", "pool ls");
 }
 
 #[test]
@@ -114,22 +104,19 @@ fn the_pool_was_removed() {
     );
     lab.command(json!({"prefix": "osd pool rm", "pool": "two", "pool2": "two", "yes": true}));
     lab.run(3);
-    let answer = lab.ask(Question::Pg(PgId::new(PoolId(2), 0)));
-    expect(&answer, Cause::PoolGone, "removed", "pool ls");
+    lab.expect(Question::Pg(PgId::new(PoolId(2), 0)), Cause::PoolGone, "removed", "pool ls");
 }
 
 #[test]
 fn there_is_no_such_pg() {
     let mut lab = Lab::new();
-    let answer = lab.ask(Question::Pg(PgId::new(PoolId(1), 0x77)));
-    expect(&answer, Cause::PgGone, "1.77", "pg ls");
+    lab.expect(Question::Pg(PgId::new(PoolId(1), 0x77)), Cause::PgGone, "1.77", "pg ls");
 }
 
 #[test]
 fn there_is_no_such_osd() {
     let mut lab = Lab::new();
-    let answer = lab.ask(Question::Osd(OsdId(77)));
-    expect(&answer, Cause::OsdUnknown, "osd.77", "osd tree");
+    lab.expect(Question::Osd(OsdId(77)), Cause::OsdUnknown, "osd.77", "osd tree");
 }
 
 #[test]
@@ -140,8 +127,7 @@ fn a_client_is_blocklisted() {
     lab.run(1);
     let operation =
         Operation { pool: POOL.into(), object: "x".into(), client: Some(client), ..Operation::default() };
-    let answer = lab.ask(Question::Operation(operation));
-    expect(&answer, Cause::Blocklisted, "shut out", "restart that client");
+    lab.expect(Question::Operation(operation), Cause::Blocklisted, "shut out", "restart that client");
 }
 
 fn asked_by(entity: &str) -> Question {
@@ -155,8 +141,12 @@ fn an_entity_may_only_read() {
     let caps = json!({"mon": "allow r", "osd": "allow r"});
     lab.command(json!({"prefix": "auth get-or-create", "entity": "client.reader", "caps": caps}));
     lab.run(1);
-    let answer = lab.ask(asked_by("client.reader"));
-    expect(&answer, Cause::NoCaps, "may read, but not write", "auth caps client.reader");
+    lab.expect(
+        asked_by("client.reader"),
+        Cause::NoCaps,
+        "may read, but not write",
+        "auth caps client.reader",
+    );
 }
 
 #[test]
@@ -165,15 +155,13 @@ fn an_entity_has_rights_elsewhere() {
     let caps = json!({"mon": "allow r", "osd": "allow rw pool=other"});
     lab.command(json!({"prefix": "auth get-or-create", "entity": "client.k8s", "caps": caps}));
     lab.run(1);
-    let answer = lab.ask(asked_by("client.k8s"));
-    expect(&answer, Cause::NoCaps, "neither read nor write", "auth caps client.k8s");
+    lab.expect(asked_by("client.k8s"), Cause::NoCaps, "neither read nor write", "auth caps client.k8s");
 }
 
 #[test]
 fn an_entity_does_not_exist() {
     let mut lab = Lab::new();
-    let answer = lab.ask(asked_by("client.nobody"));
-    expect(&answer, Cause::EntityUnknown, "client.nobody", "auth get");
+    lab.expect(asked_by("client.nobody"), Cause::EntityUnknown, "client.nobody", "auth get");
 }
 
 #[test]
@@ -182,8 +170,7 @@ fn an_osd_was_taken_out() {
     lab.command(json!({"prefix": "osd out", "ids": [lab.id(1).0]}));
     lab.run(8);
     for question in [Question::Pg(PG), Question::Osd(lab.id(1))] {
-        let answer = lab.ask(question);
-        expect(&answer, Cause::OsdOut, &lab.osd(1), "osd in");
+        lab.expect(question, Cause::OsdOut, &lab.osd(1), "osd in");
     }
 }
 
@@ -192,6 +179,5 @@ fn there_are_fewer_hosts_than_copies() {
     let mut lab = Lab::new();
     lab.command(json!({"prefix": "osd pool set", "pool": POOL, "var": "size", "val": "4"}));
     lab.run(8);
-    let answer = lab.ask(Question::Pg(PG));
-    expect(&answer, Cause::TooFewOsds, POOL, "osd tree");
+    lab.expect(Question::Pg(PG), Cause::TooFewOsds, POOL, "osd tree");
 }
