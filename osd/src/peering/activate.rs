@@ -4,6 +4,7 @@ use super::{LOG_PIECE, member::told};
 use crate::log::{BackfillMark, encode_version};
 use crate::pg::{Membership, Pg, PgContext, State};
 use crate::token::PgPurpose;
+use nacre_maps::OsdMap;
 use nacre_types::buggify;
 use nacre_types::{OsdId, mutant};
 use nacre_wire::Transaction;
@@ -13,7 +14,11 @@ use std::collections::BTreeSet;
 impl Pg {
     /// Whether the acting set is large enough to accept writes (invariant I1).
     pub(crate) fn is_writeable(&self, ctx: &PgContext<'_>) -> bool {
-        let min_size = ctx.map.pool(self.id.pool).map_or(u32::MAX, |pool| pool.min_size);
+        self.has_min_size(&ctx.map)
+    }
+
+    pub(crate) fn has_min_size(&self, map: &OsdMap) -> bool {
+        let min_size = map.pool(self.id.pool).map_or(u32::MAX, |pool| pool.min_size);
         self.members.acting.len() >= min_size.max(1) as usize || mutant!(MinSizeIgnored)
     }
 

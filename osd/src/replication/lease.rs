@@ -9,6 +9,7 @@
 //! knows who may hold a promise of it, if not until when.
 
 use crate::pg::{Pg, PgContext, State};
+use nacre_maps::OsdMap;
 use nacre_types::{Instant, OsdId, mutant};
 use nacre_wire::messages::{Lease as LeaseMessage, LeaseAck};
 use std::collections::BTreeMap;
@@ -189,10 +190,11 @@ impl Pg {
     }
 
     /// Whether this OSD would serve reads of the PG at that instant of its clock: never two at once, says I6.
-    pub fn serves_reads_at(&self, now: Instant, duration: Duration) -> bool {
+    pub fn serves_reads_at(&self, now: Instant, map: &OsdMap, duration: Duration) -> bool {
         let others = self.members.acting.iter().copied().filter(|&osd| osd != self.me);
         self.is_primary()
             && self.is_active()
+            && self.has_min_size(map)
             && self.prior_lease_end(now).is_none()
             && now < self.lease.valid_until(others, duration)
     }

@@ -288,7 +288,7 @@ impl Node for OsdNode {
     }
 
     fn serves_reads(&self, pg: PgId, now: Instant) -> bool {
-        let duration = self.osd.config().tunables.lease_duration;
-        !self.ended && self.osd.pg(pg).is_some_and(|pg| pg.serves_reads_at(now, duration))
+        let (map, duration) = (self.osd.map(), self.osd.config().tunables.lease_duration);
+        !self.ended && self.osd.pg(pg).is_some_and(|pg| pg.serves_reads_at(now, map, duration))
     }
 }
