@@ -80,8 +80,11 @@ impl Pg {
     /// What operations wait for: all, or those on one object.
     fn operations<'a>(&'a self, head: Option<&'a ObjectId>) -> impl Iterator<Item = WaitReason> + 'a {
         let of = move |op: &&crate::pg::ClientOp| head.is_none_or(|head| op.object.head() == *head);
-        self.pipeline.ops.values().filter(of).map(|op| {
+        self.pipeline.ops.iter().filter(move |(_, op)| of(op)).map(|(id, op)| {
+            let queue = self.pipeline.objects.get(&op.object.head());
+            let is_first = queue.is_none_or(|queue| queue.waiting.front() == Some(id));
             let needs = match &op.stage {
+                Stage::Queued if !is_first => Needs::EarlierOperations,
                 // Put back when the interval ended: it has not been looked at since.
                 Stage::Queued if op.wait == Needs::Turn && !self.is_active() => {
                     Needs::ActivePg { pg: self.id, state: self.state().name().into() }
