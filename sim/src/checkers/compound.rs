@@ -3,7 +3,7 @@
 use super::history;
 use super::linearizability::Recorded;
 use nacre_types::Instant;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One part of an object, which holds an id or nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -75,6 +75,30 @@ impl Recorded for Operation {
 
     fn is_relevant(&self) -> bool {
         self.answer != Answer::Unknown || !matches!(self.action, Action::Look | Action::Page { .. })
+    }
+
+    fn writes(&self) -> Option<u64> {
+        match &self.action {
+            // One that only removes parts has no id to be known by.
+            Action::Change { puts, .. } => puts.first().map(|(_, id)| *id),
+            _ => None,
+        }
+    }
+
+    fn removes(&self) -> bool {
+        self.action == Action::Remove
+    }
+
+    fn shows(&self, seen: &mut BTreeSet<u64>) {
+        match &self.answer {
+            Answer::Parts(parts) => seen.extend(parts.values()),
+            Answer::Page(entries, _) => seen.extend(entries.iter().map(|(_, id)| id)),
+            Answer::Done => match &self.action {
+                Action::Change { guard: Some((_, id)), .. } => drop(seen.insert(*id)),
+                _ => {}
+            },
+            Answer::Refused | Answer::NotFound | Answer::Unknown => {}
+        }
     }
 
     fn apply(&self, state: &State) -> Option<State> {

@@ -3,7 +3,13 @@
 //! The search of Wing and Gong with Lowe's memory of visited states (1993, 2017): take, in every possible way, an
 //! operation that was invoked before any other pending one was answered, apply it to the model, go on; a pair of
 //! (operations taken, state) seen before is not tried again. An operation without an answer may take effect at any
-//! time after its invocation, or never.
+//! time after its invocation, or never. Long outages leave hundreds of those, so the search tries little of them:
+//!
+//! - First it leaves out those whose id nobody ever saw: an order without them is an order. Only if there is none are they
+//!   tried as well.
+//! - One that would change nothing is left for never, and of removals the first stands for all.
+//!
+//! An answered one that may come now and changes nothing comes now: nothing is lost by that.
 
 use super::history::{Action, Answer, Content, Operation};
 use nacre_types::Instant;
@@ -18,6 +24,12 @@ pub trait Recorded {
     fn is_relevant(&self) -> bool;
     /// The state after it, if its answer is possible in that one.
     fn apply(&self, state: &Self::State) -> Option<Self::State>;
+    /// The id by which its effect is known, if it has one.
+    fn writes(&self) -> Option<u64>;
+    /// Whether it does the same whoever asked for it, and when.
+    fn removes(&self) -> bool;
+    /// The ids that its answer shows.
+    fn shows(&self, seen: &mut BTreeSet<u64>);
 }
 
 /// What there is to know of an object of such operations.
@@ -68,10 +80,29 @@ impl Recorded for Operation {
             }
         }
     }
+
+    fn writes(&self) -> Option<u64> {
+        match self.action {
+            Action::WriteFull(id) | Action::Append(id) | Action::CompareAndWrite { id, .. } => Some(id),
+            Action::Remove | Action::Read => None,
+        }
+    }
+
+    fn removes(&self) -> bool {
+        self.action == Action::Remove
+    }
+
+    fn shows(&self, seen: &mut BTreeSet<u64>) {
+        match (&self.action, &self.answer) {
+            (_, Answer::Content(Some(content))) => seen.extend(content),
+            (Action::CompareAndWrite { expected, .. }, Answer::Done) => drop(seen.insert(*expected)),
+            _ => {}
+        }
+    }
 }
 
 /// Steps after which the search gives up: with many operations that nobody got an answer of, there are too many orders.
-const STEPS_MAX: u64 = 1_000_000;
+const STEPS_MAX: u64 = 300_000;
 
 /// What could be said of a history that is not wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,15 +119,17 @@ where
 {
     let mut sorted: Vec<&Operation<A, R>> = operations.iter().filter(|o| o.is_relevant()).collect();
     sorted.sort_by_key(|operation| operation.invoked);
-    let mut search = Search {
-        operations: &sorted,
-        visited: BTreeSet::new(),
-        steps: 0,
-        best: 0,
-        best_state: Default::default(),
-        best_taken: Taken::new(0),
+    let mut seen = BTreeSet::new();
+    sorted.iter().for_each(|operation| operation.shows(&mut seen));
+    let matters = |operation: &&Operation<A, R>| {
+        operation.answered != Instant::MAX || operation.writes().is_none_or(|id| seen.contains(&id))
     };
-    match search.explore(Taken::new(sorted.len()), Default::default()) {
+    let few: Vec<&Operation<A, R>> = sorted.iter().copied().filter(matters).collect();
+    if few.len() < sorted.len() && Search::new(&few).explore() == Some(true) {
+        return Ok(Verdict::Linearizable);
+    }
+    let mut search = Search::new(&sorted);
+    match search.explore() {
         Some(true) => Ok(Verdict::Linearizable),
         Some(false) => Err(search.explain(object)),
         None => Ok(Verdict::Undecided),
@@ -108,24 +141,22 @@ const EXPLAIN_BEFORE: usize = 12;
 const EXPLAIN_AFTER: usize = 16;
 
 /// Which operations were taken: all below `floor`, and some above.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct Taken {
     floor: usize,
     above: BTreeSet<usize>,
-    count: usize,
+    /// Of them, those that were answered.
+    answered: usize,
 }
 
 impl Taken {
-    fn new(count: usize) -> Taken {
-        Taken { floor: 0, above: BTreeSet::new(), count }
-    }
-
     fn contains(&self, index: usize) -> bool {
         index < self.floor || self.above.contains(&index)
     }
 
-    fn with(&self, index: usize) -> Taken {
+    fn with(&self, index: usize, answered: bool) -> Taken {
         let mut taken = self.clone();
+        taken.answered += usize::from(answered);
         taken.above.insert(index);
         while taken.above.remove(&taken.floor) {
             taken.floor += 1;
@@ -147,61 +178,95 @@ where
     best_taken: Taken,
 }
 
-impl<A: Debug, R: Debug> Search<'_, A, R>
+impl<'a, A: Debug, R: Debug> Search<'a, A, R>
 where
     Operation<A, R>: Recorded,
 {
-    /// `Some(true)` if the rest can be linearized, `None` if the search gave up. An explicit stack keeps long histories
-    /// off the thread's.
-    fn explore(&mut self, taken: Taken, state: StateOf<A, R>) -> Option<bool> {
-        let mut stack = vec![(taken, state)];
+    /// `operations` in the order in which they were invoked.
+    fn new(operations: &'a [&'a Operation<A, R>]) -> Search<'a, A, R> {
+        Search {
+            operations,
+            visited: BTreeSet::new(),
+            steps: 0,
+            best: 0,
+            best_state: Default::default(),
+            best_taken: Taken::default(),
+        }
+    }
+
+    /// `Some(true)` if there is an order, `None` if the search gave up. An explicit stack keeps long histories off the
+    /// thread's.
+    fn explore(&mut self) -> Option<bool> {
+        let to_explain =
+            self.operations.iter().filter(|operation| operation.answered != Instant::MAX).count();
+        let mut stack = vec![(Taken::default(), StateOf::<A, R>::default())];
         while let Some((taken, state)) = stack.pop() {
             self.steps += 1;
             if self.steps > STEPS_MAX {
                 return None;
             }
-            let pending = (taken.floor..taken.count).filter(|&index| !taken.contains(index));
-            // Nothing may come before an operation that was answered before it was invoked.
-            let mut horizon = Instant::MAX;
-            let mut answered_pending = 0;
-            let mut candidates = Vec::new();
-            for index in pending {
-                let operation = self.operations[index];
-                if operation.answered != Instant::MAX {
-                    answered_pending += 1;
-                }
-                if operation.invoked <= horizon {
-                    candidates.push(index);
-                }
-                horizon = horizon.min(operation.answered);
-            }
-            if answered_pending == 0 {
+            if taken.answered == to_explain {
                 return Some(true);
             }
-            let done = taken.count - answered_pending;
-            if done >= self.best {
-                self.best = done;
+            if taken.answered >= self.best {
+                self.best = taken.answered;
                 self.best_state = state.clone();
                 self.best_taken = taken.clone();
             }
-            // `horizon` is now the minimum over all pending ones; early candidates were judged by a partial one.
-            candidates.retain(|&index| self.operations[index].invoked <= horizon);
-            // What was answered did happen, so it is tried first; what was not, where nothing else goes on.
-            let (answered, unknown): (Vec<usize>, Vec<usize>) = candidates
-                .into_iter()
-                .rev()
-                .partition(|&index| self.operations[index].answered != Instant::MAX);
-            for index in unknown.into_iter().chain(answered) {
-                if let Some(next) = self.operations[index].apply(&state) {
-                    let key = (taken.with(index), next);
-                    if !self.visited.contains(&key) {
-                        self.visited.insert(key.clone());
-                        stack.push(key);
-                    }
+            let (answered, unknown) = self.candidates(&taken);
+            let idle = |index: &&usize| self.operations[**index].apply(&state).as_ref() == Some(&state);
+            if let Some(&index) = answered.iter().find(idle) {
+                let key = (taken.with(index, true), state);
+                if !self.visited.contains(&key) {
+                    self.visited.insert(key.clone());
+                    stack.push(key);
+                }
+                continue;
+            }
+            // What was answered did happen, so it is tried first, in the order of the answers; what was not, where nothing else
+            // goes on.
+            let unknown = unknown.into_iter().rev().map(|index| (index, false));
+            let answered = answered.into_iter().rev().map(|index| (index, true));
+            for (index, answered) in unknown.chain(answered) {
+                let Some(next) = self.operations[index].apply(&state) else { continue };
+                if !answered && next == state {
+                    continue;
+                }
+                let key = (taken.with(index, answered), next);
+                if !self.visited.contains(&key) {
+                    self.visited.insert(key.clone());
+                    stack.push(key);
                 }
             }
         }
         Some(false)
+    }
+
+    /// What may come next: nothing that was invoked after another pending one was answered. Those with an answer, and those
+    /// without.
+    fn candidates(&self, taken: &Taken) -> (Vec<usize>, Vec<usize>) {
+        let (mut answered, mut unknown) = (Vec::new(), Vec::new());
+        let mut horizon = Instant::MAX;
+        let mut removal = false;
+        for (index, operation) in self.operations.iter().enumerate().skip(taken.floor) {
+            if operation.invoked > horizon {
+                break;
+            }
+            if taken.contains(index) {
+                continue;
+            }
+            if operation.answered != Instant::MAX {
+                answered.push(index);
+            } else if !(operation.removes() && std::mem::replace(&mut removal, true)) {
+                unknown.push(index);
+            }
+            horizon = horizon.min(operation.answered);
+        }
+        // Those looked at before the horizon came down.
+        answered.retain(|&index| self.operations[index].invoked <= horizon);
+        unknown.retain(|&index| self.operations[index].invoked <= horizon);
+        answered.sort_by_key(|&index| self.operations[index].answered);
+        (answered, unknown)
     }
 
     /// What was known where no order went on: the operations around that point.
