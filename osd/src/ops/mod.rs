@@ -121,6 +121,21 @@ pub struct Executed {
     pub watch: Vec<WatchAction>,
 }
 
+impl Executed {
+    /// Nothing was done, for a reason that has to do with more than the object.
+    pub fn refused(code: ErrorCode, message: String) -> Executed {
+        Executed {
+            code,
+            message,
+            results: Vec::new(),
+            data: Data::default(),
+            version: EVersion::ZERO,
+            mutation: None,
+            watch: Vec::new(),
+        }
+    }
+}
+
 /// One atomic change of a PG's objects.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Mutation {

@@ -30,7 +30,9 @@ impl Pg {
                 return self.answer_duplicate(ctx, id, found);
             }
             if let Err((code, reason)) = self.check_space(ctx, op) {
-                return self.fail(ctx, id, code, &reason);
+                // Recorded like any refusal of the object's: else a copy of the request that is still on its way would be
+                // carried out when there is space again, after its client was told that it was not.
+                return self.executed(ctx, id, Executed::refused(code, reason));
             }
         }
         self.run(ctx, id);
