@@ -49,13 +49,10 @@ fn reserve(file: &File, path: &Path, bytes: u64) -> Result<(), OpenDiskError> {
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed)
 }
 
-/// Room on the file's file system for an ordinary user, all that is known at the moment.
+/// Room on the file's file system as `df` tells it: what is reserved for root is not always root's.
 fn available_bytes(file: &File) -> u64 {
     match rustix::fs::fstatvfs(file) {
-        Ok(stat) => {
-            let blocks = if rustix::process::geteuid().is_root() { stat.f_bfree } else { stat.f_bavail };
-            blocks.saturating_mul(stat.f_frsize)
-        }
+        Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
         Err(_) => u64::MAX,
     }
 }
