@@ -6,8 +6,21 @@ use crate::io::Purpose;
 use crate::journal::record::{self, Stamp};
 use crate::store::{InFlight, Store};
 use crate::{Kv, KvOp, StoreError, StoreEvent};
+use bytes::Bytes;
 use nacre_types::buggify;
+use nacre_types::checksum::{BLOCK, BLOCK_U64};
 use nacre_types::mutant;
+
+impl InFlight {
+    /// The payload's block number `index`, where the disk returned it.
+    fn payload_block(&self, index: usize) -> Option<Bytes> {
+        let place = self.payload_at + index as u64 * BLOCK_U64;
+        let (start, part) =
+            self.written.iter().find(|(at, part)| (*at..*at + part.len() as u64).contains(&place))?;
+        let from = (place - start) as usize;
+        Some(part.slice(from..from + BLOCK))
+    }
+}
 
 impl<K: Kv> Store<K> {
     /// Writes the oldest record that waits, if the one before it is durable and there is room.
@@ -42,19 +55,34 @@ impl<K: Kv> Store<K> {
         let total: u64 = segments.iter().map(|s| s.len() as u64).sum();
         assert!(total <= bytes, "a record never outgrows its estimate");
         journal.head += total;
+        let payload_at = segments[0].len() as u64;
         let mut outstanding = usize::from(!mutant!(CommitBeforeFlush));
+        let mut at = 0;
         for (offset, segments) in journal.ring.writes(position, segments) {
-            self.io.write(Purpose::Journal, offset, segments);
+            let bytes: u64 = segments.iter().map(|s| s.len() as u64).sum();
+            self.io.write(Purpose::Journal { at }, offset, segments);
             outstanding += 1;
+            at += bytes;
         }
         if !mutant!(CommitBeforeFlush) {
             self.io.flush(Purpose::JournalFlush);
         }
-        journal.in_flight = Some(InFlight { seq, end: journal.head, outstanding });
+        let (end, written) = (journal.head, Vec::new());
+        journal.in_flight = Some(InFlight { seq, end, outstanding, payload_at, written });
         self.stats.journal_writes += 1;
         self.stats.journal_bytes += total;
         self.stats.flushes += 1;
         self.issue_some_writes();
+    }
+
+    /// A part of the record in flight has been written: `bytes` as the disk returned them, from `at` in the record.
+    pub(crate) fn journal_written(&mut self, at: u64, bytes: Bytes) {
+        if let Some(in_flight) = &mut self.journal.in_flight
+            && !bytes.is_empty()
+        {
+            in_flight.written.push((at, bytes));
+        }
+        self.journal_done();
     }
 
     /// A part of the record in flight, or its flush, has ended.
@@ -74,14 +102,13 @@ impl<K: Kv> Store<K> {
     }
 
     fn try_commit(&mut self) {
-        let Some(in_flight) = &self.journal.in_flight else { return };
-        if in_flight.outstanding > 0 || self.overlay.layers[0].direct_outstanding > 0 {
+        let ended = |record: &mut InFlight| record.outstanding == 0;
+        if self.overlay.layers[0].direct_outstanding > 0 {
             return;
         }
-        let (seq, end) = (in_flight.seq, in_flight.end);
-        self.journal.in_flight = None;
-        self.journal.committed = (seq, end);
-        let result = self.commit(seq, end);
+        let Some(record) = self.journal.in_flight.take_if(ended) else { return };
+        self.journal.committed = (record.seq, record.end);
+        let result = self.commit(record);
         self.check(result);
         self.maintain();
         self.launch();
@@ -89,7 +116,8 @@ impl<K: Kv> Store<K> {
     }
 
     /// The oldest layer is durable: its changes are on their way to the index, its payload waits to be written back.
-    fn commit(&mut self, seq: u64, end: u64) -> Result<(), StoreError> {
+    fn commit(&mut self, record: InFlight) -> Result<(), StoreError> {
+        let (seq, end) = (record.seq, record.end);
         let layer = self.overlay.layers.pop_front().expect("the layer in flight");
         assert_eq!(layer.seq, seq, "records commit in order");
         self.applied = Applied { seq, position: end, next_number: self.next_number };
@@ -98,8 +126,11 @@ impl<K: Kv> Store<K> {
         if many || !layer.ranges.is_empty() || buggify("store: index written at once") {
             self.write_index(layer.ranges)?;
         }
-        for (block, (bytes, _)) in layer.payload {
-            self.deferred.insert(block, bytes);
+        for (at, (block, (bytes, _))) in layer.payload.into_iter().enumerate() {
+            // What the payload came in (a frame from the network, mostly) need not be kept for the write-back.
+            let gathered = record.payload_block(at);
+            debug_assert!(gathered.as_ref().is_none_or(|gathered| *gathered == bytes));
+            self.deferred.insert(block, gathered.unwrap_or(bytes));
         }
         for &(first, count) in &layer.freed {
             self.deferred.forget(first, count);

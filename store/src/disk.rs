@@ -35,7 +35,8 @@ pub enum DiskRequest {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DiskDone {
     pub token: u64,
-    /// The bytes of a read (exactly as many as asked), empty for others.
+    /// The bytes of a read, exactly as many as asked. Of a write, all its bytes in one piece where the disk had to gather them
+    /// (memory that the next write of them can go from as it is), or none. Empty for others.
     pub result: Result<Bytes, DiskError>,
 }
 

@@ -246,7 +246,8 @@ impl<K: Kv> ObjectStore for Store<K> {
             (Purpose::Merge { merge }, result) => self.merge_read(merge, result),
             // A write or flush that failed once may have lost what it was for: no retry can know. The store ends.
             (_, Err(error)) => self.fail(error.into()),
-            (Purpose::Journal | Purpose::JournalFlush, Ok(_)) => self.journal_done(),
+            (Purpose::Journal { at }, Ok(bytes)) => self.journal_written(at, bytes),
+            (Purpose::JournalFlush, Ok(_)) => self.journal_done(),
             (Purpose::Direct { seq }, Ok(_)) => self.direct_done(seq),
             (Purpose::WriteBack, Ok(_)) => self.write_back_done(),
             (Purpose::CheckpointFlush, Ok(_)) => self.checkpoint_flushed(),

@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, VecDeque};
 /// What a request was for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Purpose {
-    Journal,
+    /// A part of the record in flight, from that byte of it on.
+    Journal {
+        at: u64,
+    },
     JournalFlush,
     /// Data for fresh blocks, of the record with that number.
     Direct {

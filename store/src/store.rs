@@ -25,6 +25,7 @@ use crate::journal::ring::Ring;
 use crate::merge::Merges;
 use crate::read::Reads;
 use crate::{DiskSync, Kv, KvOp, StoreError, StoreEvent, StoreStats, Superblock};
+use bytes::Bytes;
 use nacre_types::checksum::BLOCK_U64;
 use std::collections::VecDeque;
 
@@ -95,6 +96,10 @@ pub(crate) struct InFlight {
     pub seq: u64,
     pub end: u64,
     pub outstanding: usize,
+    /// Where the record's payload begins in it.
+    pub payload_at: u64,
+    /// Its bytes as the disk gathered them, with their place in the record.
+    pub written: Vec<(u64, Bytes)>,
 }
 
 #[derive(Debug)]

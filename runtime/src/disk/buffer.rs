@@ -13,7 +13,7 @@ const ALIGNMENT: usize = 4096;
 /// Classes of 4 KiB << class, up to 4 MiB; larger buffers are not kept.
 const CLASSES: usize = 11;
 /// Memory kept for reuse per pool. More is given back to the allocator.
-const KEPT_BYTES_MAX: usize = 16 << 20;
+const KEPT_BYTES_MAX: usize = 48 << 20;
 
 /// Hands out aligned buffers and takes them back.
 #[derive(Clone, Default)]

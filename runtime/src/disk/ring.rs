@@ -375,7 +375,7 @@ impl DiskRing {
                 self.done.push_back(DiskDone { token, result });
             }
             Kind::Write { token, group, durable } => {
-                let result = ended.map(|()| Bytes::new()).map_err(|error| failure("write", error));
+                let result = ended.map(|()| operation.into_bytes()).map_err(|error| failure("write", error));
                 self.barrier.write_ended(group);
                 let flushes = if durable { self.barrier.take_flushed() } else { Vec::new() };
                 if let (true, Err(error)) = (durable, &result) {
@@ -383,7 +383,7 @@ impl DiskRing {
                 }
                 self.stats.durable_writes += flushes.len() as u64;
                 self.done.push_back(DiskDone { token, result: result.clone() });
-                self.flushed(flushes, result);
+                self.flushed(flushes, result.map(|_| Bytes::new()));
             }
             Kind::Flush { tokens } => {
                 self.sync_in_flight = false;

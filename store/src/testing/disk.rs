@@ -95,7 +95,9 @@ impl SimDisk {
             DiskRequest::Write { offset, segments, .. } => {
                 let mut bytes = BytesMut::new();
                 segments.iter().for_each(|s| bytes.extend_from_slice(s));
-                self.write(offset, bytes.freeze()).map(|()| Bytes::new())
+                let bytes = bytes.freeze();
+                let gathered = if segments.len() > 1 { bytes.clone() } else { Bytes::new() };
+                self.write(offset, bytes).map(|()| gathered)
             }
             DiskRequest::Read { offset, length, .. } => self.read(offset, length),
             DiskRequest::Flush { .. } => self.sync().map(|()| Bytes::new()),

@@ -133,7 +133,7 @@ impl Operation {
         }
     }
 
-    /// The bytes of a completed read.
+    /// The bytes of a completed read, or of a write that had to be gathered; none of one that went from where it was.
     pub(super) fn into_bytes(self) -> Bytes {
         match self.memory {
             Memory::Buffer(buffer) => buffer.into_bytes(),
