@@ -16,10 +16,10 @@ pub(crate) struct Deferred {
     ready: BTreeMap<u64, Bytes>,
     /// The round under way: everything of it until all of it is written.
     writing: BTreeMap<u64, Bytes>,
-    /// Blocks of the round whose write has not been issued.
-    waiting: BTreeMap<u64, Bytes>,
+    /// Blocks of the round whose write has not been issued, the last one first.
+    waiting: Vec<u64>,
     /// Those of them that a read wants as they are.
-    held: Vec<(u64, Bytes)>,
+    held: Vec<u64>,
     /// Blocks of the reads that began before the round. Later ones find the round's blocks in memory.
     busy: RangeSet,
     outstanding: usize,
@@ -63,7 +63,8 @@ impl Deferred {
     pub fn start_round(&mut self, busy: RangeSet) {
         assert!(self.writing.is_empty() && self.outstanding == 0, "one round at a time");
         self.writing = std::mem::take(&mut self.ready);
-        self.waiting = self.writing.clone();
+        self.waiting.clear();
+        self.waiting.extend(self.writing.keys().rev());
         self.busy = busy;
     }
 
@@ -75,23 +76,27 @@ impl Deferred {
     /// A read has ended.
     pub fn set_busy(&mut self, busy: RangeSet) {
         self.busy = busy;
-        self.waiting.extend(std::mem::take(&mut self.held));
+        if !self.held.is_empty() {
+            self.waiting.append(&mut self.held);
+            self.waiting.sort_unstable_by(|a, b| b.cmp(a));
+        }
     }
 
     /// The writes that can go now, as many as keep no more than `in_flight_max` under way: (first block, segments).
     pub fn issue(&mut self, in_flight_max: usize) -> Vec<(u64, Vec<Bytes>)> {
         let mut writes: Vec<(u64, Vec<Bytes>)> = Vec::new();
-        while let Some((block, bytes)) = self.waiting.pop_first() {
+        while let Some(block) = self.waiting.pop() {
             if !self.busy.is_empty() && self.busy.intersects(block, block + 1) {
-                self.held.push((block, bytes));
+                self.held.push(block);
                 continue;
             }
+            let bytes = self.writing[&block].clone();
             match writes.last_mut() {
                 Some((first, run)) if *first + run.len() as u64 == block && run.len() < RUN_BLOCKS_MAX => {
                     run.push(bytes);
                 }
                 _ if self.outstanding >= in_flight_max => {
-                    self.waiting.insert(block, bytes);
+                    self.waiting.push(block);
                     break;
                 }
                 _ => {
