@@ -73,7 +73,7 @@ impl Default for Tunables {
             queued_ops_max: 4096,
             log_entries_clean: 1000,
             log_entries_degraded: 3000,
-            log_trim_batch: 64,
+            log_trim_batch: 256,
             maps_kept: 500,
             remove_objects_batch: 30,
         }

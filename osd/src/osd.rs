@@ -65,7 +65,8 @@ pub(crate) struct Core<S> {
     pub pushed: BTreeMap<SessionId, Epoch>,
     pub timers: report::Timers,
     /// PGs whose timers may have changed in this step.
-    pub touched: BTreeSet<PgId>,
+    /// PGs whose deadlines may have changed; some perhaps twice.
+    pub touched: Vec<PgId>,
     pub pg_timers: BTreeSet<(Instant, PgId)>,
     pub pg_timer_of: BTreeMap<PgId, Instant>,
     /// What `open` had to say.
@@ -73,6 +74,13 @@ pub(crate) struct Core<S> {
 }
 
 impl<S: ObjectStore> Core<S> {
+    /// Something happened to the PG: its deadlines are looked at when the step ends.
+    pub(crate) fn touch(&mut self, pg: PgId) {
+        if self.touched.last() != Some(&pg) {
+            self.touched.push(pg);
+        }
+    }
+
     pub fn ctx<'a>(&'a mut self, now: Instant, out: &'a mut Outbox<OsdEffect>) -> PgContext<'a> {
         let map = self.maps.current().clone();
         self.ctx_at(now, out, map)
@@ -177,7 +185,7 @@ impl<S: ObjectStore> Osd<S> {
         act: impl FnOnce(&mut Pg, &mut PgContext<'_>),
     ) {
         if let Some(pg) = self.pgs.get_mut(&id) {
-            self.core.touched.insert(id);
+            self.core.touch(id);
             act(pg, &mut self.core.ctx(now, out));
         }
     }
@@ -197,7 +205,7 @@ impl<S: ObjectStore> Osd<S> {
             for id in std::mem::take(&mut self.core.requests.removed) {
                 self.pgs.remove(&id);
                 self.core.shared.forget(id);
-                self.core.touched.insert(id);
+                self.core.touch(id);
             }
             if idle || self.core.phase == Phase::Stopped {
                 break;
@@ -240,8 +248,11 @@ impl<S: ObjectStore> Osd<S> {
     fn retime(&mut self) {
         let resend = self.core.config.tunables.resend_interval;
         let now = self.core.last_step;
-        for id in std::mem::take(&mut self.core.touched) {
+        for id in self.core.touched.drain(..) {
             let deadline = self.pgs.get(&id).and_then(|pg| pg.next_deadline(resend, now));
+            if deadline == self.core.pg_timer_of.get(&id).copied() {
+                continue;
+            }
             if let Some(old) = self.core.pg_timer_of.remove(&id) {
                 self.core.pg_timers.remove(&(old, id));
             }

@@ -62,7 +62,7 @@ impl<S: ObjectStore> Osd<S> {
         let Some(pg) = self.pgs.get_mut(&id) else {
             return Err((ErrorCode::NotFound, format!("{} has no PG {id}", self.core.config.id)));
         };
-        self.core.touched.insert(id);
+        self.core.touch(id);
         let mut ctx = self.core.ctx(now, out);
         match command(admin) {
             "query" => Ok(pg.query_json(&ctx)),

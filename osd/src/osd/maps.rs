@@ -116,7 +116,7 @@ impl<S: ObjectStore> Osd<S> {
                     map.pg(id).is_some_and(|place| place.up.contains(&me) || place.acting.contains(&me));
                 if member && !self.pgs.contains_key(&id) {
                     self.pgs.insert(id, Pg::create(id, map, me, now));
-                    self.core.touched.insert(id);
+                    self.core.touch(id);
                 }
             }
         }
@@ -148,7 +148,7 @@ impl<S: ObjectStore> Osd<S> {
             if map.pg(id).and_then(|place| place.primary()) == Some(me) && !self.pgs.contains_key(&id) {
                 let since = self.interval_start(id, &map);
                 self.pgs.insert(id, Pg::phantom(id, &map, since, me, now));
-                self.core.touched.insert(id);
+                self.core.touch(id);
             }
         }
     }
