@@ -98,6 +98,11 @@ impl<M: Machine<Event = OsdEvent, Effect = OsdEffect>> Driver<'_, M> {
     fn turn(&mut self) -> bool {
         let mut busy = false;
         self.parts.disk.submit();
+        for _ in 0..PACKETS_PER_TURN {
+            let Some(event) = self.parts.messenger.try_event() else { break };
+            busy = true;
+            self.messenger_event(event);
+        }
         while let Some(done) = self.parts.disk.take_done() {
             busy = true;
             self.step(OsdEvent::Disk(done));
@@ -105,11 +110,6 @@ impl<M: Machine<Event = OsdEvent, Effect = OsdEffect>> Driver<'_, M> {
         while let Some(flushed) = self.parts.flushes.try_flushed() {
             busy = true;
             self.step(OsdEvent::KvFlushed { token: flushed.token, result: flushed.result });
-        }
-        for _ in 0..PACKETS_PER_TURN {
-            let Some(event) = self.parts.messenger.try_event() else { break };
-            busy = true;
-            self.messenger_event(event);
         }
         if self.machine.next_deadline().is_some_and(|deadline| deadline <= self.parts.clock.now()) {
             busy = true;

@@ -112,8 +112,8 @@ fn table(config: &KvConfig) -> BlockBasedOptions {
     table.set_cache_index_and_filter_blocks(true);
     table.set_cache_index_and_filter_blocks_with_high_priority(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
-    // Bloom in the short-lived upper levels, ribbon (a third smaller, slower to build) below.
-    table.set_hybrid_ribbon_filter(10.0, 2);
+    // Not ribbon, which is a third smaller: building it takes several times the processor time and memory.
+    table.set_bloom_filter(10.0, false);
     table.set_optimize_filters_for_memory(true);
     table
 }
