@@ -546,6 +546,10 @@ fn a_full_cluster_says_so_and_recovers() -> anyhow::Result<()> {
             Ok(last.is_none())
         })
         .with_context(|| format!("{last:?}"))?;
+        // Each OSD gets its blocks back at a checkpoint of its own.
+        wait_for("no full OSD", 30 * SECOND, || {
+            Ok(!run(&mut command(&["health", "detail"]))?.to_lowercase().contains("full"))
+        })?;
         ensure!(kept.read(8 << 20, 1 << 20)? == noise(3, 1 << 20), "written after the cluster was full");
         ensure!(kept.read(0, 1 << 20)? == noise(1, 1 << 20), "what is kept changed");
         run(&mut command(&["image", "create", "rbd/filler", "--size", "512M"]))?;

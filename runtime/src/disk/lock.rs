@@ -8,28 +8,40 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a lock may outlive a killed process, whose last requests to the disk still have to end. It has no name then.
+const GONE_HOLDER_WAIT: Duration = Duration::from_secs(5);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// Takes the lock that lasts as long as `file` is open. `Err(Ok(holder))` if somebody else has it.
 pub(crate) fn lock_exclusive(file: &File) -> Result<(), Result<String, io::Error>> {
-    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Ok(flock_holder(file))),
-        Err(error) => Err(Err(error.into())),
+    let started = Instant::now();
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let holder = flock_holder(file);
+                let gone = holder.is_none_or(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+                if !gone || started.elapsed() > GONE_HOLDER_WAIT {
+                    return Err(Ok(describe_process(holder)));
+                }
+                std::thread::sleep(LOOK_AGAIN_AFTER);
+            }
+            Err(error) => return Err(Err(error.into())),
+        }
     }
 }
 
-/// Names the process that holds a lock on the file.
-fn flock_holder(file: &File) -> String {
-    let holder = || {
-        let metadata = file.metadata().ok()?;
-        let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-        let id = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
-        let locks = std::fs::read_to_string("/proc/locks").ok()?;
-        // "1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF"
-        let line = locks.lines().find(|line| line.split_whitespace().any(|word| word == id))?;
-        line.split_whitespace().nth(4)?.parse().ok()
-    };
-    describe_process(holder())
+/// The process that holds a lock on the file.
+fn flock_holder(file: &File) -> Option<u32> {
+    let metadata = file.metadata().ok()?;
+    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    let id = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    // "1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF"
+    let line = locks.lines().find(|line| line.split_whitespace().any(|word| word == id))?;
+    line.split_whitespace().nth(4)?.parse().ok()
 }
 
 /// Names the process or mount that holds a block device.

@@ -57,7 +57,7 @@ fn random_requests_match_a_model() {
         let pool = BufferPool::new();
         let mut rng = Rng::new(7);
         // Token -> range, and the expected bytes of a read; requests in flight never overlap.
-        let mut busy: BTreeMap<u64, (usize, usize, Option<Vec<u8>>)> = BTreeMap::new();
+        let mut busy: BTreeMap<u64, (usize, usize, Vec<u8>, bool)> = BTreeMap::new();
         let mut next_token = 0;
         let mut left = 6000;
         while left > 0 || !busy.is_empty() {
@@ -67,24 +67,24 @@ fn random_requests_match_a_model() {
                 let blocks = 1 + rng.below(16) as usize;
                 let first = rng.below((2048 - blocks) as u64) as usize;
                 let (offset, length) = (first * BLOCK, blocks * BLOCK);
-                if busy.values().any(|(at, len, _)| offset < at + len && *at < offset + length) {
+                if busy.values().any(|(at, len, ..)| offset < at + len && *at < offset + length) {
                     continue;
                 }
                 match rng.below(5) {
                     0 => {
-                        busy.insert(next_token, (offset, 0, None));
+                        busy.insert(next_token, (offset, 0, Vec::new(), false));
                         ring.push(DiskRequest::Flush { token: next_token });
                     }
                     1 | 2 => {
                         let data = pattern(next_token, length);
                         model[offset..offset + length].copy_from_slice(&data);
                         let segments = segments(&mut rng, &pool, &data);
-                        busy.insert(next_token, (offset, length, None));
+                        busy.insert(next_token, (offset, length, data, true));
                         ring.push(DiskRequest::Write { token: next_token, offset: offset as u64, segments });
                     }
                     _ => {
                         let expected = model[offset..offset + length].to_vec();
-                        busy.insert(next_token, (offset, length, Some(expected)));
+                        busy.insert(next_token, (offset, length, expected, false));
                         ring.push(DiskRequest::Read { token: next_token, offset: offset as u64, length });
                     }
                 }
@@ -93,9 +93,10 @@ fn random_requests_match_a_model() {
                 continue;
             }
             let DiskDone { token, result } = ring.next_done().await;
-            let (_, _, expected) = busy.remove(&token).expect("each request is answered once");
+            let (_, _, expected, write) = busy.remove(&token).expect("each request is answered once");
             let bytes = result.unwrap();
-            assert_eq!(bytes.as_ref(), expected.unwrap_or_default(), "request {token}");
+            // A write that went from where its bytes were returns none.
+            assert!(bytes == expected || (write && bytes.is_empty()), "request {token}");
         }
         assert!(ring.is_idle());
     });
@@ -162,7 +163,9 @@ fn a_lone_write_and_its_flush_are_one_durable_write() {
             let segments = vec![Bytes::from(vec![round as u8; 10]), Bytes::from(vec![1; BLOCK - 10])];
             ring.push(DiskRequest::Write { token: 2 * round, offset: round * BLOCK as u64, segments });
             ring.push(DiskRequest::Flush { token: 2 * round + 1 });
-            assert_eq!(ring.next_done().await, DiskDone { token: 2 * round, result: Ok(Bytes::new()) });
+            // The block in one piece, since it had to be gathered.
+            let written = [vec![round as u8; 10], vec![1; BLOCK - 10]].concat();
+            assert_eq!(ring.next_done().await, DiskDone { token: 2 * round, result: Ok(written.into()) });
             assert_eq!(ring.next_done().await, DiskDone { token: 2 * round + 1, result: Ok(Bytes::new()) });
         }
         if ring.describe().contains("fdatasync") {
@@ -306,9 +309,9 @@ fn buffers_are_reused_and_bounded() {
     assert!((bytes.as_ptr() as usize).is_multiple_of(4096));
     drop(bytes);
     assert_eq!(pool.kept_bytes(), 8192);
-    let many: Vec<_> = (0..30).map(|_| pool.take(1 << 20)).collect();
+    let many: Vec<_> = (0..60).map(|_| pool.take(1 << 20)).collect();
     drop(many);
-    assert!(pool.kept_bytes() <= 16 << 20);
+    assert!(pool.kept_bytes() <= 48 << 20);
     drop(pool.take(64 << 20));
-    assert!(pool.kept_bytes() <= 16 << 20);
+    assert!(pool.kept_bytes() <= 48 << 20);
 }
