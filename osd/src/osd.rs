@@ -64,8 +64,7 @@ pub(crate) struct Core<S> {
     /// The newest epoch each session was handed.
     pub pushed: BTreeMap<SessionId, Epoch>,
     pub timers: report::Timers,
-    /// PGs whose timers may have changed in this step.
-    /// PGs whose deadlines may have changed; some perhaps twice.
+    /// PGs whose deadlines may have changed in this step; some perhaps twice.
     pub touched: Vec<PgId>,
     pub pg_timers: BTreeSet<(Instant, PgId)>,
     pub pg_timer_of: BTreeMap<PgId, Instant>,

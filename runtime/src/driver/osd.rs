@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!            +---------------------- turn -----------------------+
-//!  disk  --->|  completions, then flushes, then packets, then    |---> messenger
+//!  disk  --->|  packets, then completions, then flushes, then    |---> messenger
 //!  index --->|  time: one step each, its effects carried out     |---> disk: one system call per turn
 //!  peers --->|  before the next                                  |
 //!            +---------------------------------------------------+
 //!                     waits only when a turn finds nothing
 //! ```
+//!
+//! Packets first: the end of a record starts the next, which then has what they brought.
 
 use super::reactor::{Alarm, Ended, TURNS_IN_A_ROW_MAX, log};
 use crate::clock::Clock;
