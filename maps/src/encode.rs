@@ -135,6 +135,9 @@ pub(crate) fn encode_map(map: &OsdMap) -> Bytes {
 pub(crate) fn decode_map(bytes: &[u8]) -> Result<OsdMap, MapError> {
     const WHAT: &str = "osdmap";
     let raw = MapBytes::decode(bytes).map_err(|e| MapError::malformed(WHAT, e))?;
+    if Epoch(raw.epoch) > OsdMap::EPOCH_MAX {
+        return Err(MapError::malformed(WHAT, format!("epoch {} cannot be", raw.epoch)));
+    }
     let crush = parse_crush(&raw.crush)?;
     let compiled = crush.compile().map_err(|e| MapError::malformed("CRUSH map", e))?;
     let mut osds = BTreeMap::new();

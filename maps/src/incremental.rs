@@ -91,7 +91,7 @@ impl Incremental {
     }
 
     pub(crate) fn apply_to(&self, base: &OsdMap) -> Result<OsdMap, MapError> {
-        if self.epoch != base.epoch.next() {
+        if self.epoch != base.epoch.next() || self.epoch > OsdMap::EPOCH_MAX {
             return Err(MapError::NotNext { have: base.epoch, found: self.epoch });
         }
         if self.base_hash != base.hash {

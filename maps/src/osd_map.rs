@@ -40,6 +40,9 @@ impl PartialEq for OsdMap {
 }
 
 impl OsdMap {
+    /// Not reached in practice. No map is above it, so that the next epoch can always be named.
+    pub const EPOCH_MAX: Epoch = Epoch(u64::MAX >> 1);
+
     /// The empty map before a cluster's first epoch: epoch 0, no OSDs, no pools.
     pub fn initial(fsid: &str, crush: CrushMap, now_ms: u64) -> Result<OsdMap, MapError> {
         let compiled = crush.compile().map_err(|e| MapError::malformed("CRUSH map", e))?;

@@ -290,8 +290,6 @@ impl Pg {
             done: *last,
             ack: false,
             remove: remove.iter().map(record).collect(),
-            objects: self.info.objects,
-            bytes: self.info.bytes,
         };
         self.send(ctx, osd, message);
     }

@@ -54,6 +54,7 @@ impl<K: Kv> Store<K> {
                 self.flush_for_checkpoint();
             }
         } else if self.deferred.ready_bytes() > self.config.writeback_bytes
+            || self.deferred.ready_held() > self.config.deferred_bytes_max / 2
             || (self.deferred.ready_bytes() > 0 && buggify("store: early write-back"))
         {
             self.start_round();

@@ -20,6 +20,11 @@ impl InFlight {
         let from = (place - start) as usize;
         Some(part.slice(from..from + BLOCK))
     }
+
+    /// Memory behind what the disk returned: its buffers come in powers of two.
+    fn written_memory(&self) -> usize {
+        self.written.iter().map(|(_, part)| part.len().next_power_of_two()).sum()
+    }
 }
 
 impl<K: Kv> Store<K> {
@@ -40,7 +45,8 @@ impl<K: Kv> Store<K> {
                 "a transaction needs {bytes} bytes of journal and there are {ring}; format the OSD with a larger journal"
             )));
         }
-        if bytes > self.journal.room() || self.deferred.total_bytes() > self.config.deferred_bytes_max {
+        let kept = self.deferred.total_bytes().max(self.deferred.total_held());
+        if bytes > self.journal.room() || kept > self.config.deferred_bytes_max {
             // Back-pressure: `maintain` has started what frees room, and its end comes back here.
             return;
         }
@@ -125,6 +131,9 @@ impl<K: Kv> Store<K> {
         let many = self.overlay.settled.bytes > self.config.settled_bytes_max;
         if many || !layer.ranges.is_empty() || buggify("store: index written at once") {
             self.write_index(layer.ranges)?;
+        }
+        if !layer.payload.is_empty() {
+            self.deferred.hold(record.written_memory());
         }
         for (at, (block, (bytes, _))) in layer.payload.into_iter().enumerate() {
             // What the payload came in (a frame from the network, mostly) need not be kept for the write-back.

@@ -23,12 +23,21 @@ pub(crate) struct Deferred {
     /// Blocks of the reads that began before the round. Later ones find the round's blocks in memory.
     busy: RangeSet,
     outstanding: usize,
+    /// Memory behind the blocks of `ready`: they are slices of the buffers their records were written from, and one
+    /// block keeps a whole buffer. Of `writing` likewise.
+    ready_held: usize,
+    writing_held: usize,
 }
 
 impl Deferred {
     /// A committed block's bytes.
     pub fn insert(&mut self, block: u64, bytes: Bytes) {
         self.ready.insert(block, bytes);
+    }
+
+    /// A record has committed whose blocks are slices of buffers of `bytes` in all.
+    pub fn hold(&mut self, bytes: usize) {
+        self.ready_held += bytes;
     }
 
     /// Blocks that a committed record freed need not be written. One that is being written stays until then.
@@ -50,6 +59,16 @@ impl Deferred {
         (self.ready.len() + self.writing.len()) * BLOCK
     }
 
+    /// Memory that what is ready may keep.
+    pub fn ready_held(&self) -> usize {
+        self.ready_held
+    }
+
+    /// Memory that all of it may keep.
+    pub fn total_held(&self) -> usize {
+        self.ready_held + self.writing_held
+    }
+
     /// Writes under way.
     pub fn outstanding(&self) -> usize {
         self.outstanding
@@ -63,6 +82,7 @@ impl Deferred {
     pub fn start_round(&mut self, busy: RangeSet) {
         assert!(self.writing.is_empty() && self.outstanding == 0, "one round at a time");
         self.writing = std::mem::take(&mut self.ready);
+        self.writing_held = std::mem::take(&mut self.ready_held);
         self.waiting.clear();
         self.waiting.extend(self.writing.keys().rev());
         self.busy = busy;
@@ -114,12 +134,14 @@ impl Deferred {
         let done = self.outstanding == 0 && self.waiting.is_empty() && self.held.is_empty();
         if done {
             self.writing.clear();
+            self.writing_held = 0;
         }
         done
     }
 
     /// Everything not known to be in place, the newest of each block.
     pub fn take_all(&mut self) -> BTreeMap<u64, Bytes> {
+        (self.ready_held, self.writing_held) = (0, 0);
         let mut all = std::mem::take(&mut self.writing);
         all.append(&mut self.ready);
         all

@@ -37,7 +37,8 @@ pub struct StoreConfig {
     /// Write-back requests under way at a time when much has gathered; a quarter of it otherwise. More write back
     /// faster, and make commits meanwhile slower.
     pub writeback_in_flight_max: usize,
-    /// Above this no further record is written until a write-back has ended.
+    /// Memory for what is durable and not in place. Above this no further record is written until a write-back has
+    /// ended; at half of it one begins, however few blocks keep it.
     pub deferred_bytes_max: usize,
     /// A record is closed when it has grown to this; waiting transactions go into the next.
     pub record_bytes_max: u64,

@@ -123,7 +123,8 @@ fn monitors_come_and_go() -> anyhow::Result<()> {
 fn flipped_bytes_are_never_returned_and_are_repaired() -> anyhow::Result<()> {
     let _alone = alone();
     let (mut cluster, socket) = with_image(&[])?;
-    let writer = Writer::start(socket.clone(), IMAGE, BLOCKS, 8, None);
+    // Over 16 objects: some lie in PGs that osd.0 does not lead, where no read repairs them before the scrub.
+    let writer = Writer::start(socket.clone(), IMAGE, 4 * BLOCKS, 8, None);
     writer.wait_writes(3000, 60 * SECOND)?;
     let known = writer.stop();
     // An orderly stop writes everything to its place; then one byte in each block of the data rots.

@@ -56,7 +56,7 @@ impl Pg {
                 Ok(version) if version == decode_version(record.version) => {
                     self.missing.remove(&object);
                     persist::remove_missing(&mut t, &object);
-                    remove_object(ctx.store, &mut t, &object)
+                    self.count_removal(ctx, &object).and_then(|()| remove_object(ctx.store, &mut t, &object))
                 }
                 Ok(_) => Ok(()),
                 Err(error) => Err(error),
@@ -77,10 +77,6 @@ impl Pg {
         };
         if forward {
             self.info.last_backfill = mark;
-        }
-        if forward && progress.done {
-            // What lay here before backfill was never counted.
-            (self.info.objects, self.info.bytes) = (progress.objects, progress.bytes);
         }
         self.info.follow(&self.log, &self.missing);
         persist::info(&mut t, &self.info);

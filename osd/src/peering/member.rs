@@ -104,7 +104,6 @@ impl Pg {
             self.log = auth;
             self.missing = MissingSet::new();
             self.info.last_backfill = BackfillMark::START;
-            (self.info.objects, self.info.bytes) = (0, 0);
             persist::log(&mut t, &self.log);
             persist::missing(&mut t, &self.missing);
         } else {

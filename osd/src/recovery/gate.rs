@@ -166,7 +166,8 @@ impl Pg {
             let whom: Vec<OsdId> =
                 if renew { gate.granted.iter().copied().collect() } else { next.into_iter().collect() };
             for osd in whom {
-                let reserve = Reserve { interval: self.members.since.0, backfill, release: false, priority };
+                let (interval, bytes) = (self.members.since.0, self.info.bytes);
+                let reserve = Reserve { interval, backfill, release: false, priority, bytes };
                 self.send(ctx, osd, reserve);
             }
         }
@@ -219,8 +220,8 @@ impl Pg {
         ctx.requests.kick.extend(ctx.shared.release_local(self.id));
         let backfill = gate.work == Some(Work::Backfill);
         for osd in gate.granted {
-            let reserve = Reserve { interval: self.members.since.0, backfill, release: true, priority: 0 };
-            self.send(ctx, osd, reserve);
+            let interval = self.members.since.0;
+            self.send(ctx, osd, Reserve { interval, backfill, release: true, ..Reserve::default() });
         }
     }
 
@@ -228,7 +229,9 @@ impl Pg {
         if reserve.release {
             return self.release_remote(ctx);
         }
-        let too_full = reserve.backfill && is_backfill_full(ctx);
+        // What does not make the copy here larger may free what fills this OSD: refused, both would wait for ever.
+        let grows = reserve.bytes > self.info.bytes;
+        let too_full = reserve.backfill && is_backfill_full(ctx, grows);
         if too_full {
             self.release_remote(ctx);
         }
@@ -274,9 +277,12 @@ impl Pg {
     }
 }
 
-/// Whether this OSD takes no more backfill.
-fn is_backfill_full(ctx: &PgContext<'_>) -> bool {
-    let usage = ctx.store.usage();
-    let limit = u128::from(ctx.map.ratios().backfillfull_permille) * u128::from(usage.total_bytes) / 1000;
+/// Whether this OSD takes no more backfill, which makes a copy here larger or does not.
+fn is_backfill_full(ctx: &PgContext<'_>, grows: bool) -> bool {
+    let (usage, ratios) = (ctx.store.usage(), ctx.map.ratios());
+    // In either case there is to be room for the pieces of the objects under way.
+    let nearly_all = u32::midpoint(ratios.full_permille, 1000);
+    let permille = if grows { ratios.backfillfull_permille } else { nearly_all };
+    let limit = u128::from(permille) * u128::from(usage.total_bytes) / 1000;
     usage.total_bytes > 0 && u128::from(usage.used_bytes) >= limit
 }

@@ -185,6 +185,12 @@ impl Pg {
         self.info.bytes = count(self.info.bytes, is.unwrap_or(0), was.unwrap_or(0));
     }
 
+    pub(crate) fn count_removal(&mut self, ctx: &PgContext<'_>, object: &ObjectId) -> Result<(), StoreError> {
+        let was = ctx.store.stat(object)?.map(|stat| stat.size);
+        self.count(was, None);
+        Ok(())
+    }
+
     /// Objects that `t` is going to remove leave the counts and, if clones, the snapshot index.
     pub(crate) fn note_removals(
         &mut self,
@@ -193,10 +199,9 @@ impl Pg {
         objects: &[ObjectId],
     ) {
         for object in objects {
-            let noted = forget_in_index(ctx.store, t, object).and_then(|()| ctx.store.stat(object));
-            match noted {
-                Ok(stat) => self.count(stat.map(|stat| stat.size), None),
-                Err(error) => return self.recovery_store_failed(ctx, &error),
+            let noted = forget_in_index(ctx.store, t, object).and_then(|()| self.count_removal(ctx, object));
+            if let Err(error) = noted {
+                return self.recovery_store_failed(ctx, &error);
             }
         }
         persist::counts(t, self.info.objects, self.info.bytes);

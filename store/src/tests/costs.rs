@@ -18,10 +18,14 @@ struct Bench {
 
 impl Bench {
     fn new(journal_bytes: u64) -> Bench {
+        Bench::with(journal_bytes, StoreConfig::default())
+    }
+
+    fn with(journal_bytes: u64, config: StoreConfig) -> Bench {
         let mut disk = SimDisk::new(journal_bytes + (256 << 20), 1);
         let mut kv = SimKv::new(1);
         format(&mut disk, &mut kv, options(journal_bytes)).unwrap();
-        let store = Store::mount(&mut disk, kv.clone(), StoreConfig::default()).unwrap();
+        let store = Store::mount(&mut disk, kv.clone(), config).unwrap();
         Bench { disk, kv, store, committed: 0 }
     }
 
@@ -112,6 +116,40 @@ fn a_1m_write_puts_only_metadata_into_the_journal() {
     println!("1 MiB write: {bytes} journal bytes");
     assert!(bytes <= 8192);
     assert_eq!(after.flushes - before.flushes, 32);
+}
+
+/// Each record leaves one block that nothing overwrites beside 60 that the next one does: few blocks wait for their
+/// place, and every one of them keeps the whole buffer of its record.
+#[test]
+fn blocks_that_stay_do_not_keep_the_whole_journal_in_memory() {
+    let config =
+        StoreConfig { writeback_bytes: 2 << 20, deferred_bytes_max: 8 << 20, ..StoreConfig::default() };
+    let limit = config.deferred_bytes_max;
+    let mut bench = Bench::with(128 << 20, config);
+    let mut rng = Rng::new(4);
+    let id = object(0);
+    for part in 0..4 {
+        let mut t = Transaction::new(PG);
+        t.write(&id, part << 20, random_data(&mut rng, 0, 1 << 20));
+        bench.store.submit(part, t);
+    }
+    bench.run();
+    let before = bench.store.stats();
+    let mut most = 0;
+    // Less than half of the journal: no checkpoint comes to help.
+    for round in 0..200 {
+        let mut t = Transaction::new(PG);
+        for block in (0..60).chain([100 + round]) {
+            t.write(&id, block * BLOCK_U64, random_data(&mut rng, 0, BLOCK_U64));
+        }
+        bench.store.submit(round, t);
+        bench.run();
+        most = most.max(bench.store.deferred.total_held());
+    }
+    let after = bench.store.stats();
+    assert_eq!(after.checkpoints, before.checkpoints);
+    assert!(after.deferred_writes > before.deferred_writes, "what holds memory is written back");
+    assert!((limit / 4..=limit).contains(&most), "{most} bytes held, at most {limit} may be");
 }
 
 /// An index that keeps nothing: everything asked for is in the cache or not there.

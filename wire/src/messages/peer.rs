@@ -435,11 +435,6 @@ pub struct BackfillProgress {
     /// Objects the target has but should not.
     #[prost(message, repeated, tag = "5")]
     pub remove: Vec<ObjectVersion>,
-    /// With `done`: what a whole copy holds.
-    #[prost(uint64, tag = "6")]
-    pub objects: u64,
-    #[prost(uint64, tag = "7")]
-    pub bytes: u64,
 }
 
 /// Asks for a backfill or recovery slot at the receiver, or (with `release`) gives it back.
@@ -453,6 +448,9 @@ pub struct Reserve {
     pub release: bool,
     #[prost(uint32, tag = "4")]
     pub priority: u32,
+    /// What the sender's copy holds: a backfill makes the receiver's as large.
+    #[prost(uint64, tag = "5")]
+    pub bytes: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
