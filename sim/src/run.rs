@@ -357,7 +357,7 @@ fn judge(cluster: &mut SimCluster, history: &Shared) -> Result<(), String> {
     let undecided = check_history(&history.borrow())?;
     cluster.world.mark_times("not judged: an object's history has too many orders", undecided);
     audit::audit(cluster)?;
-    audit::accounts(cluster);
+    audit::accounts(cluster)?;
     scrub(cluster)?;
     let problems = cluster.fsck_all();
     if !problems.is_empty() {
