@@ -36,6 +36,17 @@ pub struct Promise {
     pub end: Instant,
 }
 
+impl Promise {
+    /// Of several to one holder only the longest matters. Members and primaries hand each other all they know, over
+    /// and over: kept side by side, they would grow with every interval.
+    fn join(self, promises: &mut Vec<Promise>) {
+        match promises.iter_mut().find(|promise| promise.holder == self.holder) {
+            Some(promise) => promise.end = promise.end.max(self.end),
+            None => promises.push(self),
+        }
+    }
+}
+
 impl Lease {
     /// What this OSD promised before it was started: all of it to `holders`, if those are known, for as long as may be.
     pub fn after_restart(now: Instant, duration: Duration, holders: Option<Vec<OsdId>>) -> Lease {
@@ -55,15 +66,17 @@ impl Lease {
         self.acked.clear();
         let prior = std::mem::take(&mut self.prior);
         let given_up = |holder: Option<OsdId>| holder.is_some_and(|osd| prior.contains_key(&osd));
-        self.granted.extend(prior.values().flatten().filter(|promise| !given_up(promise.holder)));
+        for &promise in prior.values().flatten().filter(|promise| !given_up(promise.holder)) {
+            promise.join(&mut self.granted);
+        }
         self.next_renewal = Instant::ZERO;
         self.granted.retain(|promise| promise.end > now);
     }
 
     pub fn grant(&mut self, now: Instant, to: OsdId, duration: Duration) {
         let end = now + with_drift(duration);
-        self.granted.retain(|promise| promise.end > now && promise.holder != Some(to));
-        self.granted.push(Promise { holder: Some(to), end });
+        self.granted.retain(|promise| promise.end > now);
+        Promise { holder: Some(to), end }.join(&mut self.granted);
     }
 
     /// This OSD's promises that still run.
@@ -80,8 +93,10 @@ impl Lease {
     /// What a primary still waits for, it hands to its members: to the next one they may be all that is left of it.
     pub fn take_over(&mut self, now: Instant, promises: impl IntoIterator<Item = Promise>) {
         self.granted.retain(|promise| promise.end > now);
-        let running = promises.into_iter().filter(|promise| promise.end > now);
-        self.granted.extend(running.map(|p| Promise { end: now + with_drift(p.end.since(now)), ..p }));
+        for promise in promises.into_iter().filter(|promise| promise.end > now) {
+            let end = now + with_drift(promise.end.since(now));
+            Promise { end, ..promise }.join(&mut self.granted);
+        }
     }
 
     pub fn note_prior(&mut self, from: OsdId, promises: Vec<Promise>) {
@@ -186,7 +201,9 @@ impl Pg {
     /// The promises of earlier intervals that it still waits for.
     pub(crate) fn prior_leases(&self, now: Instant) -> Vec<Promise> {
         let joined = |osd| osd == self.me || self.lease.prior.contains_key(&osd);
-        self.lease.prior_running(now, joined).collect()
+        let mut promises = Vec::new();
+        self.lease.prior_running(now, joined).for_each(|promise| promise.join(&mut promises));
+        promises
     }
 
     /// Whether this OSD would serve reads of the PG at that instant of its clock: never two at once, says I6.
@@ -246,6 +263,23 @@ mod tests {
         lease.note_prior(OsdId(8), Vec::new());
         lease.start_interval(now);
         assert_eq!(lease.prior_end(now, |_| false), Some(now + SECOND));
+    }
+
+    #[test]
+    fn promises_handed_on_again_and_again_do_not_multiply() {
+        let mut now = Instant::from_millis(10_000);
+        let mut lease = Lease::default();
+        lease.grant(now, OsdId(9), DURATION);
+        for _ in 0..20 {
+            let told: Vec<Promise> = lease.running(now).chain(lease.running(now)).collect();
+            lease.note_prior(OsdId(1), told.clone());
+            lease.note_prior(OsdId(2), told.clone());
+            lease.start_interval(now);
+            lease.take_over(now, told);
+            now = now + DURATION / 100;
+            assert_eq!(lease.running(now).count(), 1);
+        }
+        assert!(lease.prior_end(now, |_| false).is_some_and(|end| end >= now + DURATION * 3 / 4));
     }
 
     #[test]
