@@ -65,6 +65,8 @@ struct Window {
     pending: BTreeSet<ObjectId>,
     /// On their way, by transfer.
     in_flight: BTreeMap<ObjectId, u64>,
+    /// The head of one to be pushed that is always being written: further writes of it wait, so that its turn comes.
+    draining: Option<ObjectId>,
     /// The target has them and should not.
     remove: BTreeMap<ObjectId, EVersion>,
     objects: u64,
@@ -222,19 +224,36 @@ impl Pg {
 
     fn fill(&mut self, ctx: &mut PgContext<'_>, osd: OsdId) {
         loop {
-            let Some(Backfill { stage: Stage::Filling(window), .. }) = self.recovery.backfills.get(&osd)
+            let granted = self.backfill_is_granted(osd);
+            let Some(Backfill { stage: Stage::Filling(window), .. }) = self.recovery.backfills.get_mut(&osd)
             else {
                 return;
             };
+            let drained = window.draining.take();
             let idle = |object: &&ObjectId| {
                 !self.recovery.active.contains_key(*object) && !self.missing.contains(object)
             };
             let most = if buggify("osd: one backfill push at a time") { 1 } else { TARGET_OBJECTS_MAX };
-            if window.in_flight.len() >= most || !self.backfill_is_granted(osd) {
+            if window.in_flight.len() >= most || !granted {
+                ctx.requests.kick.extend(drained.map(|_| self.id));
                 return;
             }
-            let Some(object) = window.pending.iter().find(idle).cloned() else { break };
+            // A write that is not on all members may yet be undone. What is pushed must not be ahead of that, or the target
+            // is left with an object that is newer than its log.
+            let writers = |object: &ObjectId| {
+                self.pipeline.objects.get(&object.head()).map_or(0, |queue| queue.writers)
+            };
+            let settled =
+                |object: &&ObjectId| idle(object) && (writers(object) == 0 || mutant!(BackfillBeforeCommit));
+            let Some(object) = window.pending.iter().find(settled).cloned() else {
+                window.draining = window.pending.iter().find(idle).map(ObjectId::head);
+                if drained != window.draining {
+                    ctx.requests.kick.extend(drained.map(|_| self.id));
+                }
+                break;
+            };
             if !ctx.shared.may_start_object(self.id) {
+                ctx.requests.kick.extend(drained.map(|_| self.id));
                 return;
             }
             let head = self.log.head();
@@ -367,10 +386,24 @@ impl Pg {
     /// Whether writes to an object have to wait until backfill is past it.
     pub(crate) fn backfill_holds(&self, object: &ObjectId) -> bool {
         self.recovery.backfills.values().any(|backfill| match &backfill.stage {
-            Stage::Filling(window) => window.in_flight.range(family(object)).next().is_some(),
+            Stage::Filling(window) => {
+                window.draining.as_ref() == Some(&object.head())
+                    || window.in_flight.range(family(object)).next().is_some()
+            }
             Stage::Moving { remove, .. } => remove.range(family(object)).next().is_some(),
             _ => false,
         })
+    }
+
+    /// Backfill stops for a while: no write waits for it.
+    pub(crate) fn backfill_stop_draining(&mut self, ctx: &mut PgContext<'_>) {
+        for backfill in self.recovery.backfills.values_mut() {
+            if let Stage::Filling(window) = &mut backfill.stage
+                && window.draining.take().is_some()
+            {
+                ctx.requests.kick.insert(self.id);
+            }
+        }
     }
 
     /// See [`Pg::ships_to`].

@@ -496,6 +496,14 @@ impl Pg {
             return;
         }
         let need = *need;
+        if code == ErrorCode::Canceled
+            && let Some(missing) = self.missing.get(object)
+            && missing.have != EVersion::ZERO
+        {
+            // What is here is not what the log says, so changes alone do not help. The source has done nothing wrong.
+            self.missing.add(object.clone(), Missing { have: EVersion::ZERO, ..missing });
+            return self.restart_object(ctx, object);
+        }
         let tried = self.recovery.tried.entry(object.clone()).or_default();
         if code != ErrorCode::TryAgain {
             tried.sources.insert(from);

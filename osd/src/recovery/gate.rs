@@ -96,6 +96,9 @@ impl Pg {
             Work::Backfill => flags.contains(Flag::NoBackfill),
         };
         self.recovery.gate.held_by_flag = held;
+        if held {
+            self.backfill_stop_draining(ctx);
+        }
         if !held && self.reserve(ctx, work) {
             match work {
                 Work::Recovery => self.pump_recovery(ctx),
@@ -215,6 +218,7 @@ impl Pg {
 
     /// Gives all slots back.
     pub(super) fn close_gate(&mut self, ctx: &mut PgContext<'_>) {
+        self.backfill_stop_draining(ctx);
         let gate = std::mem::take(&mut self.recovery.gate);
         self.recovery.gate.too_full = gate.too_full;
         ctx.requests.kick.extend(ctx.shared.release_local(self.id));
@@ -267,6 +271,7 @@ impl Pg {
         if reply.too_full {
             gate.granted.remove(&from);
             gate.too_full.insert(from, ctx.now + FULL_RETRY);
+            self.backfill_stop_draining(ctx);
             self.recovery_changed(ctx);
         } else if reply.granted {
             gate.granted.insert(from);

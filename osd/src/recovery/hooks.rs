@@ -185,6 +185,13 @@ impl Pg {
         self.backfill_on_write(object, touched);
     }
 
+    /// Writes are on all members: backfill may wait for that.
+    pub(crate) fn recovery_on_commit(&mut self, ctx: &mut PgContext<'_>) {
+        if !self.recovery.backfills.is_empty() {
+            self.recovery_advance(ctx);
+        }
+    }
+
     /// A client read failed its checksum on the primary's disk: mark the object missing here and recover it from
     /// another copy; the read is run again afterwards. False if there is no other copy.
     pub(crate) fn recover_bad_copy(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) -> bool {

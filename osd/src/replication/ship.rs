@@ -184,6 +184,7 @@ impl Pg {
         }
         self.answer_committed_dups(ctx);
         self.deliver_watch(ctx);
+        self.recovery_on_commit(ctx);
     }
 
     /// Sends again what a member has not acknowledged for a while: its session may have dropped.
