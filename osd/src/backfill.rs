@@ -243,8 +243,7 @@ impl Pg {
             let writers = |object: &ObjectId| {
                 self.pipeline.objects.get(&object.head()).map_or(0, |queue| queue.writers)
             };
-            let settled =
-                |object: &&ObjectId| idle(object) && (writers(object) == 0 || mutant!(BackfillBeforeCommit));
+            let settled = |object: &&ObjectId| idle(object) && writers(object) == 0;
             let Some(object) = window.pending.iter().find(settled).cloned() else {
                 window.draining = window.pending.iter().find(idle).map(ObjectId::head);
                 if drained != window.draining {

@@ -39,6 +39,8 @@ pub(crate) struct Cluster {
     pub(crate) disks: BTreeMap<OsdId, ModelStore>,
     runs: u64,
     network: VecDeque<(u64, u64, Packet)>,
+    /// Messages of this name come after all others.
+    pub(crate) late: Option<&'static str>,
     replies: BTreeMap<u64, Packet>,
     requests: u64,
     asked: BTreeMap<u64, Packet>,
@@ -73,6 +75,7 @@ impl Cluster {
             disks: BTreeMap::new(),
             runs: 0,
             network: VecDeque::new(),
+            late: None,
             replies: BTreeMap::new(),
             requests: 0,
             asked: BTreeMap::new(),
@@ -252,7 +255,8 @@ impl Cluster {
 
     /// Delivers everything, or lets time pass to the next deadline. False if there is nothing to come.
     pub(crate) fn turn(&mut self) -> bool {
-        if let Some((from, to, packet)) = self.network.pop_front() {
+        let due = self.network.iter().position(|(_, _, packet)| Some(packet.message.name()) != self.late);
+        if let Some((from, to, packet)) = self.network.remove(due.unwrap_or(0)) {
             self.deliver(from, to, packet);
             return true;
         }

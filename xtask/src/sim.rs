@@ -17,7 +17,7 @@ struct Args {
     shrink: bool,
     /// Prints how often each fault was injected and each place of interest reached.
     marks: bool,
-    /// Without the newer fault classes and workloads, which still have open findings.
+    /// Without the newer fault classes and workloads.
     drawn: bool,
     /// `KEY=VALUE`, instead of what is drawn from the seed.
     settings: Vec<String>,

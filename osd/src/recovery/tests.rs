@@ -2,6 +2,7 @@
 
 mod thrash;
 
+use super::usable_version;
 use crate::testing::{Cluster, PG, POOL, object};
 use nacre_maps::{SnapRange, WEIGHT_IN};
 use nacre_store::ObjectStore;
@@ -153,6 +154,47 @@ fn clones_made_while_their_family_waits_for_backfill_are_filled_too() {
         let copies = if trim { 100 } else { 200 };
         assert!(c.osds.values().all(|osd| osd.store().objects.len() == copies));
     }
+}
+
+/// Writes come later than pushes of what they made: the target must not get objects that are newer than its log, since
+/// what is in no log can neither be undone nor be known for a duplicate.
+#[test]
+fn backfill_never_runs_ahead_of_the_log() {
+    let mut c = Cluster::new(3, 3, 1);
+    for n in 0..100 {
+        c.write(&object(&format!("o{n}")), 0, bytes(n, 3000));
+    }
+    let down = other_than(&c, c.primary(PG));
+    c.kill(down);
+    c.disks.remove(&down);
+    c.start(down);
+    let digests = |c: &Cluster| c.delivered.get("BackfillDigest").copied();
+    c.run_until("a window is compared", |c| digests(c) == Some(1));
+    c.late = Some("RepOp");
+    // Each object twice, so that some writes find others of their object under way.
+    let requests: Vec<u64> = (0..200)
+        .map(|n| {
+            let op = ObjectOpKind::Write(Extent { offset: 100, length: 500 });
+            let data = Data::checksummed(100, bytes(100 + n, 500).into());
+            c.request(&object(&format!("o{}", n % 100)), vec![op], data)
+        })
+        .collect();
+    c.run_until("all is filled", |c| {
+        let osd = &c.osds[&down];
+        if let Some(pg) = osd.pg(PG) {
+            for object in osd.store().objects.keys().filter(|object| object.pool == POOL) {
+                let version = usable_version(osd.store(), object).unwrap();
+                let head = pg.log.head();
+                assert!(version <= head, "{object} is at {version}, the log ends at {head}");
+            }
+        }
+        c.is_clean()
+    });
+    for request in requests {
+        assert_eq!(c.answer(request).0.code, nacre_wire::ErrorCode::Ok as i32);
+    }
+    c.settle();
+    c.assert_copies_agree();
 }
 
 #[test]
