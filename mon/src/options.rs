@@ -79,19 +79,17 @@ pub const OPTIONS: &[ConfigOption] = options! {
         "Milliseconds between heartbeats to a peer.";
     osd_heartbeat_grace_ms ["osd", "mon"] number(500, 600_000), "4000",
         "Milliseconds of silence after which a peer is reported.";
-    osd_stats_interval_ms ["osd"] number(100, 600_000), "2000",
+    osd_stats_interval_ms ["osd"] number(100, 600_000), "1500",
         "Milliseconds between an OSD's reports to the monitors.";
-    osd_max_backfills ["osd"] number(1, 64), "1",
-        "Backfills and recoveries an OSD takes part in at once.";
-    osd_recovery_max_active ["osd"] number(1, 256), "8",
-        "Objects an OSD recovers at once.";
+    osd_max_backfills ["osd"] number(1, 64), "3",
+        "PGs an OSD recovers or backfills at once as their primary, and as many as a member.";
+    osd_recovery_max_active ["osd"] number(1, 256), "16",
+        "Objects an OSD recovers at once at most; fewer while clients wait.";
     osd_scrub_interval ["osd"] number(0, 365 * DAY), "86400",
         "Seconds between scrubs of a PG; 0 for never.";
     osd_deep_scrub_interval ["osd"] number(0, 365 * DAY), "604800",
         "Seconds between deep scrubs of a PG; 0 for never.";
-    osd_scrub_auto_repair ["osd"] Kind::Bool, "true",
-        "Repair by itself what checksums prove.";
-    osd_op_complaint_time_ms ["osd"] number(100, 3_600_000), "30000",
+    osd_op_complaint_time_ms ["osd"] number(100, 3_600_000), "5000",
         "Milliseconds after which a request counts as slow.";
 };
 

@@ -4,6 +4,8 @@ use nacre_types::OsdId;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// One OSD's identity and settings.
 #[derive(Clone, Debug)]
 pub struct OsdConfig {
@@ -26,8 +28,8 @@ pub struct OsdConfig {
     pub tunables: Tunables,
 }
 
-/// Times and bounds. The defaults are the cluster's; tests draw others.
-#[derive(Clone, Debug)]
+/// Times and bounds. The defaults are the cluster's; tests draw others. Some can be set centrally: [`Tunables::set`].
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tunables {
     pub heartbeat_interval: Duration,
     /// Silence after which a peer is reported.
@@ -55,6 +57,13 @@ pub struct Tunables {
     pub maps_kept: usize,
     /// Objects removed per transaction when a PG is deleted.
     pub remove_objects_batch: usize,
+    /// PGs that recover at once with this OSD as their primary, and PGs of other primaries that fill it.
+    pub recovery_pgs_max: usize,
+    /// Objects on their way at once over all PGs, when clients are idle.
+    pub recovery_objects_max: usize,
+    /// Zero for never.
+    pub scrub_interval: Duration,
+    pub deep_scrub_interval: Duration,
 }
 
 impl Default for Tunables {
@@ -76,11 +85,50 @@ impl Default for Tunables {
             log_trim_batch: 256,
             maps_kept: 500,
             remove_objects_batch: 30,
+            recovery_pgs_max: 3,
+            recovery_objects_max: 16,
+            scrub_interval: DAY,
+            deep_scrub_interval: DAY * 7,
         }
     }
 }
 
 impl Tunables {
+    /// Those that can be set centrally.
+    pub const NAMES: [&str; 8] = [
+        "osd_heartbeat_interval_ms",
+        "osd_heartbeat_grace_ms",
+        "osd_stats_interval_ms",
+        "osd_max_backfills",
+        "osd_recovery_max_active",
+        "osd_scrub_interval",
+        "osd_deep_scrub_interval",
+        "osd_op_complaint_time_ms",
+    ];
+
+    /// Sets one by its name in the central configuration.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let number: u64 = value.parse().map_err(|_| format!("'{value}' is not a whole number"))?;
+        let (ms, seconds) = (Duration::from_millis(number), Duration::from_secs(number));
+        match name {
+            "osd_heartbeat_interval_ms" => self.heartbeat_interval = ms,
+            "osd_heartbeat_grace_ms" => {
+                self.heartbeat_grace = ms;
+                // Never longer than what the OSD starts with: after a restart it assumes its promises to be that long.
+                self.lease_duration = self.lease_duration.min(ms * 4 / 5);
+                self.lease_interval = self.lease_interval.min(self.lease_duration / 3);
+            }
+            "osd_stats_interval_ms" => self.stats_interval = ms,
+            "osd_max_backfills" => self.recovery_pgs_max = number.max(1) as usize,
+            "osd_recovery_max_active" => self.recovery_objects_max = number.max(1) as usize,
+            "osd_scrub_interval" => self.scrub_interval = seconds,
+            "osd_deep_scrub_interval" => self.deep_scrub_interval = seconds,
+            "osd_op_complaint_time_ms" => self.slow_op = ms,
+            _ => return Err("an OSD has no such setting".into()),
+        }
+        Ok(())
+    }
+
     /// What is wrong with them, if anything.
     pub fn validate(&self) -> Result<(), String> {
         if self.lease_duration * 10 > self.heartbeat_grace * 9 {

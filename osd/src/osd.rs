@@ -14,7 +14,7 @@ use crate::heartbeat::Heartbeat;
 use crate::maps_keeper::MapsKeeper;
 use crate::pg::{OsdShared, Pg, PgContext, Requests};
 use crate::token::{Purpose, Tokens};
-use crate::{OsdConfig, OsdEffect, OsdEvent};
+use crate::{OsdConfig, OsdEffect, OsdEvent, Tunables};
 use boot::{Birth, Phase};
 use nacre_maps::{AuthMap, OsdMap};
 use nacre_store::{ObjectStore, StoreError, StoreEvent};
@@ -44,6 +44,9 @@ pub(crate) struct Core<S> {
     pub maps: MapsKeeper,
     pub auth: Option<AuthMap>,
     pub monmap_epoch: u64,
+    /// As the daemon was started; the central configuration is laid over them.
+    pub started_with: Tunables,
+    pub config_epoch: Epoch,
     pub shared: OsdShared,
     pub requests: Requests,
     pub phase: Phase,

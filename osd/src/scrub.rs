@@ -30,8 +30,6 @@ use std::time::Duration;
 const CHUNK_OBJECTS: usize = 32;
 /// The same where their data is read.
 const DEEP_CHUNK_OBJECTS: usize = 4;
-const SCRUB_INTERVAL_MS: u64 = 24 * 3600 * 1000;
-const DEEP_SCRUB_INTERVAL_MS: u64 = 7 * SCRUB_INTERVAL_MS;
 /// How often a PG that is due and may not yet run looks again.
 const RETRY: Duration = Duration::from_secs(5);
 /// A chunk that takes longer is given up, so that writes go on.
@@ -121,6 +119,11 @@ impl Pg {
             ctx.log(LogLevel::Error, format!("PG {}: {object} is inconsistent: {why}; skipped", self.id));
             ctx.requests.report.insert(self.id);
         }
+    }
+
+    /// Other intervals count from now on.
+    pub(crate) fn scrub_reschedule(&mut self) {
+        self.recovery.scrub.due_ms = None;
     }
 
     pub(crate) fn scrub_deadline(&self) -> Option<Instant> {
@@ -222,13 +225,21 @@ impl Pg {
             return Some((true, false));
         }
         let history = &self.info.history;
-        let spread = ctx.rng.below(SCRUB_INTERVAL_MS);
+        let millis = |interval: Duration| interval.as_millis() as u64;
+        let tunables = &ctx.config.tunables;
+        let (interval, deep_interval) =
+            (millis(tunables.scrub_interval), millis(tunables.deep_scrub_interval));
+        if interval == 0 {
+            return None;
+        }
+        let spread = ctx.rng.below(interval);
         let due = *scrub.due_ms.get_or_insert_with(|| match history.last_scrub_ms {
             0 => ctx.wall_ms + spread,
-            last => last + SCRUB_INTERVAL_MS + spread / 2,
+            last => last + interval + spread / 2,
         });
         let flags = ctx.map.flags();
-        let deep = ctx.wall_ms > history.last_deep_scrub_ms + DEEP_SCRUB_INTERVAL_MS
+        let deep = deep_interval > 0
+            && ctx.wall_ms > history.last_deep_scrub_ms + deep_interval
             && !flags.contains(Flag::NoDeepScrub)
             && history.last_scrub_ms > 0;
         (ctx.wall_ms >= due && !flags.contains(Flag::NoScrub)).then_some((deep, false))

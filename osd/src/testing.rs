@@ -5,7 +5,7 @@ use crate::ops::testing::ModelStore;
 use crate::{Osd, OsdConfig, OsdEffect, OsdEvent, Tunables};
 use bytes::Bytes;
 use nacre_crush::CrushMap;
-use nacre_maps::{AuthMap, Incremental, OsdInfo, OsdMap, Pool, WEIGHT_IN};
+use nacre_maps::{AuthMap, ConfigMap, Incremental, OsdInfo, OsdMap, Pool, WEIGHT_IN};
 use nacre_types::{
     ClientId, EntityName, Epoch, Instant, Machine, ObjectId, OsdId, Outbox, PgId, PoolId, RequestId,
 };
@@ -111,6 +111,14 @@ impl Cluster {
         for id in ids {
             let maps = self.maps_after(self.map.epoch().0 - 1);
             self.network.push_back((MON, id.0.into(), Packet::new(self.map.epoch(), maps)));
+        }
+    }
+
+    /// Hands the central configuration to all OSDs.
+    pub(crate) fn configure(&mut self, config: &ConfigMap) {
+        for id in self.osds.keys().copied().collect::<Vec<_>>() {
+            let maps = Maps { config: Some(config.encode()), ..self.maps_after(self.map.epoch().0) };
+            self.deliver(MON, id.0.into(), Packet::new(self.map.epoch(), maps));
         }
     }
 

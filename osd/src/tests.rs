@@ -6,4 +6,5 @@ mod mem_store;
 mod mon;
 mod peering;
 mod service;
+mod settings;
 mod world;

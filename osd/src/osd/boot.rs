@@ -90,6 +90,7 @@ impl<S: ObjectStore> Osd<S> {
             osdmap: core.maps.epoch().0,
             monmap: core.monmap_epoch,
             authmap: core.auth.as_ref().map_or(0, |auth| auth.epoch.0),
+            // Sent again each time: so a monitor answers, and this OSD knows that it is heard.
             config: 0,
             log_after: None,
             once: false,

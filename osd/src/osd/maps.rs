@@ -2,14 +2,14 @@
 
 use super::boot::Phase;
 use super::{Osd, ROUNDS_MAX};
-use crate::OsdEffect;
 use crate::log::is_new_interval;
 use crate::maps_keeper::Step;
 use crate::pg::Pg;
 use crate::token::Purpose;
-use nacre_maps::{AuthMap, MonMap, OsdMap};
+use crate::{OsdEffect, Tunables};
+use nacre_maps::{AuthMap, ConfigMap, MonMap, OsdMap};
 use nacre_store::{OSD_META, ObjectStore};
-use nacre_types::{Epoch, Instant, OsdId, Outbox, PgId};
+use nacre_types::{EntityName, Epoch, Instant, OsdId, Outbox, PgId};
 use nacre_wire::messages::{LogLevel, MapRequest, Maps};
 use nacre_wire::{Address, Peer, Transaction};
 use std::collections::BTreeSet;
@@ -24,9 +24,10 @@ impl<S: ObjectStore> Osd<S> {
             let text = format!("{} speaks of another cluster: {}", from.entity, maps.fsid);
             return self.core.log(out, LogLevel::Error, text);
         }
-        let from_mon = matches!(from.entity, nacre_types::EntityName::Mon(_));
+        let from_mon = matches!(from.entity, EntityName::Mon(_));
         if from_mon {
             self.take_auth(now, &maps, out);
+            self.take_config(&maps, out);
         }
         let mut t = Transaction::new(OSD_META);
         let steps = match self.core.maps.take(&maps, &mut t) {
@@ -77,6 +78,40 @@ impl<S: ObjectStore> Osd<S> {
             Ok(_) => {}
             Err(error) => self.core.log(out, LogLevel::Error, format!("the authmap is refused: {error}")),
         }
+    }
+
+    /// What the central configuration says is laid over what this OSD was started with; all of it or nothing.
+    fn take_config(&mut self, maps: &Maps, out: &mut Outbox<OsdEffect>) {
+        let Some(bytes) = &maps.config else { return };
+        let core = &mut self.core;
+        let config = match ConfigMap::decode(bytes) {
+            Ok(config) if config.epoch > core.config_epoch => config,
+            Ok(_) => return,
+            Err(error) => {
+                return core.log(out, LogLevel::Error, format!("the configuration is refused: {error}"));
+            }
+        };
+        core.config_epoch = config.epoch;
+        let (me, mut tunables) = (EntityName::Osd(core.config.id), core.started_with.clone());
+        for name in Tunables::NAMES {
+            if let Some(value) = config.get(&me, name)
+                && let Err(why) = tunables.set(name, value)
+            {
+                let text = format!("{name} = {value} is not used: {why}");
+                core.log(out, LogLevel::Error, text);
+            }
+        }
+        if let Err(why) = tunables.validate() {
+            let text = format!("the configuration of epoch {} is not used: {why}", config.epoch);
+            return core.log(out, LogLevel::Error, text);
+        }
+        if tunables == core.config.tunables {
+            return;
+        }
+        core.requests.kick.extend(core.shared.set_bounds(&tunables));
+        core.config.tunables = tunables;
+        core.log(out, LogLevel::Info, format!("settings of epoch {} are in force", config.epoch));
+        self.pgs.values_mut().for_each(Pg::scrub_reschedule);
     }
 
     /// One epoch on. False if the machine has stopped.

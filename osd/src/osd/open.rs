@@ -5,6 +5,7 @@ use super::{Core, Osd};
 use crate::log::persist::LoadError;
 use crate::maps_keeper::{LoadMapsError, MapsKeeper, Step};
 use crate::pg::{Pg, State};
+use crate::recovery::OsdShared;
 use crate::token::Purpose;
 use crate::{OsdConfig, OsdEffect};
 use nacre_store::{OSD_META, ObjectStore, StoreError};
@@ -69,6 +70,7 @@ impl<S: ObjectStore> Osd<S> {
             store.submit(token, leftovers);
         }
         let rng = Rng::new(config.seed);
+        let (shared, started_with) = (OsdShared::new(&config.tunables), config.tunables.clone());
         let core = Core {
             config,
             store,
@@ -77,7 +79,9 @@ impl<S: ObjectStore> Osd<S> {
             maps,
             auth: None,
             monmap_epoch: 0,
-            shared: Default::default(),
+            started_with,
+            config_epoch: Epoch::ZERO,
+            shared,
             requests: Default::default(),
             phase: Phase::Starting,
             birth,

@@ -4,19 +4,15 @@
 //! A PG recovers in the background only while it holds a slot at its primary and one at every member it fills. Slots
 //! granted to other primaries expire unless renewed, so that a lost release costs time, not a slot.
 
+use crate::Tunables;
 use nacre_types::{Epoch, Instant, OsdId, PgId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-/// PGs that recover at once with this OSD as their primary.
-const LOCAL_SLOTS: usize = 3;
-/// PGs of other primaries that fill this OSD at once.
-const REMOTE_SLOTS: usize = 3;
 /// How long a remote slot is kept without a renewal.
 const REMOTE_SLOT_LIFE: Duration = Duration::from_secs(30);
-/// Objects on their way at once over all PGs, when clients are idle and when they suffer.
-const OBJECTS_MAX: usize = 16;
+/// Objects on their way at once over all PGs when clients suffer, and at the start.
 const OBJECTS_MIN: usize = 1;
 const OBJECTS_START: usize = 6;
 /// Client latency up to which recovery may take more.
@@ -25,8 +21,10 @@ const LATENCY_GOAL: Duration = Duration::from_millis(12);
 const ADJUST_INTERVAL: Duration = Duration::from_millis(50);
 
 /// OSD-wide state of recovery, backfill and scrub.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct OsdShared {
+    /// PGs that recover at once with this OSD as their primary, and PGs of other primaries that fill it.
+    pgs_max: usize,
     local: BTreeSet<PgId>,
     /// By priority, then first come.
     local_waiting: BTreeSet<(Reverse<u32>, u64, PgId)>,
@@ -53,23 +51,46 @@ pub struct Claim {
 #[derive(Debug)]
 struct Throttle {
     limit: usize,
+    /// When clients are idle.
+    limit_max: usize,
     adjusted: Instant,
     last_client_op: Instant,
     latency: Duration,
 }
 
-impl Default for Throttle {
-    fn default() -> Throttle {
-        Throttle {
-            limit: OBJECTS_START,
-            adjusted: Instant::ZERO,
-            last_client_op: Instant::ZERO,
-            latency: Duration::ZERO,
+impl OsdShared {
+    pub fn new(tunables: &Tunables) -> OsdShared {
+        let limit_max = tunables.recovery_objects_max;
+        OsdShared {
+            pgs_max: tunables.recovery_pgs_max,
+            local: BTreeSet::new(),
+            local_waiting: BTreeSet::new(),
+            arrivals: 0,
+            remote: BTreeMap::new(),
+            remote_waiting: Vec::new(),
+            objects: 0,
+            starved: BTreeSet::new(),
+            throttle: Throttle {
+                limit: OBJECTS_START.min(limit_max),
+                limit_max,
+                adjusted: Instant::ZERO,
+                last_client_op: Instant::ZERO,
+                latency: Duration::ZERO,
+            },
+            scrubbing: None,
+            scrub_waiting: VecDeque::new(),
         }
     }
-}
 
-impl OsdShared {
+    /// Other bounds from now on. What is above them runs to its end. Returns the PGs that got a slot by that.
+    #[must_use]
+    pub fn set_bounds(&mut self, tunables: &Tunables) -> Vec<PgId> {
+        self.pgs_max = tunables.recovery_pgs_max;
+        self.throttle.limit_max = tunables.recovery_objects_max;
+        self.throttle.limit = self.throttle.limit.min(self.throttle.limit_max);
+        self.grant_local()
+    }
+
     /// Asks for a slot of this OSD's own; asking again is harmless.
     pub fn request_local(&mut self, pg: PgId, priority: u32) -> bool {
         if self.local.contains(&pg) {
@@ -94,7 +115,7 @@ impl OsdShared {
 
     fn grant_local(&mut self) -> Vec<PgId> {
         let mut granted = Vec::new();
-        while self.local.len() < LOCAL_SLOTS
+        while self.local.len() < self.pgs_max
             && let Some((_, _, pg)) = self.local_waiting.pop_first()
         {
             self.local.insert(pg);
@@ -106,7 +127,7 @@ impl OsdShared {
     /// Another primary asks for a slot, or renews one.
     pub fn request_remote(&mut self, now: Instant, claim: Claim) -> bool {
         self.remote.retain(|_, expires| *expires > now);
-        if self.remote.len() < REMOTE_SLOTS || self.remote.contains_key(&claim.pg) {
+        if self.remote.len() < self.pgs_max || self.remote.contains_key(&claim.pg) {
             self.remote_waiting.retain(|waiting| waiting.pg != claim.pg);
             self.remote.insert(claim.pg, now + REMOTE_SLOT_LIFE);
             return true;
@@ -122,7 +143,7 @@ impl OsdShared {
         self.remote.remove(&pg);
         self.remote_waiting.retain(|waiting| waiting.pg != pg);
         let mut granted = Vec::new();
-        while self.remote.len() < REMOTE_SLOTS && !self.remote_waiting.is_empty() {
+        while self.remote.len() < self.pgs_max && !self.remote_waiting.is_empty() {
             let claim = self.remote_waiting.remove(0);
             self.remote.insert(claim.pg, now + REMOTE_SLOT_LIFE);
             granted.push(claim);
@@ -217,7 +238,8 @@ impl Throttle {
             return;
         }
         self.adjusted = now;
-        self.limit = if more { (self.limit + 1).min(OBJECTS_MAX) } else { (self.limit / 2).max(OBJECTS_MIN) };
+        self.limit =
+            if more { (self.limit + 1).min(self.limit_max) } else { (self.limit / 2).max(OBJECTS_MIN) };
     }
 }
 
@@ -232,7 +254,7 @@ mod tests {
 
     #[test]
     fn slots_go_by_priority_and_none_is_lost() {
-        let mut shared = OsdShared::default();
+        let mut shared = OsdShared::new(&Tunables::default());
         assert!((0..3).all(|seed| shared.request_local(pg(seed), 1)));
         assert!(!shared.request_local(pg(3), 1));
         assert!(!shared.request_local(pg(4), 9));
@@ -252,8 +274,25 @@ mod tests {
     }
 
     #[test]
+    fn other_bounds_count_at_once() {
+        let mut shared = OsdShared::new(&Tunables::default());
+        assert!((0..3).all(|seed| shared.request_local(pg(seed), 1)));
+        assert!(!shared.request_local(pg(3), 1) && !shared.request_local(pg(4), 1));
+        let more = Tunables { recovery_pgs_max: 4, ..Tunables::default() };
+        assert_eq!(shared.set_bounds(&more), [pg(3)]);
+        let fewer = Tunables { recovery_pgs_max: 1, recovery_objects_max: 2, ..Tunables::default() };
+        assert_eq!(shared.set_bounds(&fewer), []);
+        assert_eq!(shared.release_local(pg(0)), [], "three are still above one");
+        for _ in 0..2 {
+            assert!(shared.may_start_object(pg(1)));
+            shared.object_started();
+        }
+        assert!(!shared.may_start_object(pg(1)));
+    }
+
+    #[test]
     fn scrubs_take_turns() {
-        let mut shared = OsdShared::default();
+        let mut shared = OsdShared::new(&Tunables::default());
         assert!(shared.may_scrub(pg(0)) && shared.may_scrub(pg(0)));
         assert!(!shared.may_scrub(pg(9)) && !shared.may_scrub(pg(1)) && !shared.may_scrub(pg(9)));
         assert_eq!(shared.scrub_ended(pg(0)), Some(pg(9)));
@@ -266,7 +305,7 @@ mod tests {
 
     #[test]
     fn suffering_clients_slow_recovery_down_and_idle_ones_let_it_go() {
-        let mut shared = OsdShared::default();
+        let mut shared = OsdShared::new(&Tunables::default());
         let mut now = Instant::from_millis(1000);
         let room = |shared: &mut OsdShared| {
             let mut started = 0;
@@ -287,6 +326,6 @@ mod tests {
             now = now + Duration::from_millis(60);
             shared.client_op_took(now, Duration::from_millis(1));
         }
-        assert_eq!(room(&mut shared), OBJECTS_MAX);
+        assert_eq!(room(&mut shared), Tunables::default().recovery_objects_max);
     }
 }

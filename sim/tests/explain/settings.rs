@@ -27,14 +27,14 @@ fn recovery_is_switched_off() {
     lab.expect(Question::Pg(PG), Cause::Flag, "norecover", "osd unset norecover");
 }
 
-/// An OSD comes back so late that its log does not reach, and has to be filled.
+/// An OSD comes back so late that its log does not reach, and has to be filled with more than it had.
 fn backfill(before: impl FnOnce(&mut Lab)) -> Lab {
     let mut lab = Lab::with(Plan { log_entries: 12, ..Plan::default() });
     lab.write(8, 300_000);
     lab.kill(2);
     lab.run(6);
     for _ in 0..4 {
-        lab.write(40, 2000);
+        lab.write(40, 80_000);
     }
     before(&mut lab);
     lab.start(2);
