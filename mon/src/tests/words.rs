@@ -187,7 +187,7 @@ fn every_reading_command_answers() {
     assert_eq!(world.ok(json!({"prefix": "osd pool get", "pool": "p", "var": "size"}))["size"], 3);
     assert_eq!(
         world.ok(json!({"prefix": "config get", "who": "osd.1", "name": "osd_max_backfills"}))["value"],
-        "1"
+        "3"
     );
     assert_eq!(world.ok(json!({"prefix": "osd find", "id": 1}))["crush_location"]["host"], "h2");
     assert_eq!(world.ok(json!({"prefix": "pg map", "pgid": "1.3"}))["up"].as_array().unwrap().len(), 3);
