@@ -93,10 +93,11 @@ impl Recorded for Operation {
         match &self.answer {
             Answer::Parts(parts) => seen.extend(parts.values()),
             Answer::Page(entries, _) => seen.extend(entries.iter().map(|(_, id)| id)),
-            Answer::Done => match &self.action {
-                Action::Change { guard: Some((_, id)), .. } => drop(seen.insert(*id)),
-                _ => {}
-            },
+            Answer::Done => {
+                if let Action::Change { guard: Some((_, id)), .. } = &self.action {
+                    seen.insert(*id);
+                }
+            }
             Answer::Refused | Answer::NotFound | Answer::Unknown => {}
         }
     }
