@@ -82,7 +82,9 @@ impl Deferred {
     pub fn start_round(&mut self, busy: RangeSet) {
         assert!(self.writing.is_empty() && self.outstanding == 0, "one round at a time");
         self.writing = std::mem::take(&mut self.ready);
-        self.writing_held = std::mem::take(&mut self.ready_held);
+        let held = std::mem::take(&mut self.ready_held);
+        // Nothing is left of what was freed meanwhile, and no write will end that could say so.
+        self.writing_held = if self.writing.is_empty() { 0 } else { held };
         self.waiting.clear();
         self.waiting.extend(self.writing.keys().rev());
         self.busy = busy;
@@ -145,5 +147,28 @@ impl Deferred {
         let mut all = std::mem::take(&mut self.writing);
         all.append(&mut self.ready);
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_freed_before_its_round_keeps_no_memory() {
+        let mut deferred = Deferred::default();
+        let bytes = Bytes::from(vec![0; BLOCK]);
+        deferred.insert(7, bytes.clone());
+        deferred.hold(3 * BLOCK);
+        deferred.forget(7, 1);
+        deferred.start_round(RangeSet::default());
+        assert!(!deferred.is_writing());
+        assert_eq!(deferred.total_held(), 0, "commits would wait for it for ever");
+        deferred.insert(8, bytes);
+        deferred.hold(2 * BLOCK);
+        deferred.start_round(RangeSet::default());
+        assert_eq!((deferred.issue(1).len(), deferred.total_held()), (1, 2 * BLOCK));
+        assert!(deferred.written());
+        assert_eq!(deferred.total_held(), 0);
     }
 }
