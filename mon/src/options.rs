@@ -77,8 +77,8 @@ pub const OPTIONS: &[ConfigOption] = options! {
         "PGs of a new pool; 0 lets the cluster choose.";
     osd_heartbeat_interval_ms ["osd"] number(100, 60_000), "1000",
         "Milliseconds between heartbeats to a peer.";
-    osd_heartbeat_grace_ms ["osd", "mon"] number(500, 600_000), "4000",
-        "Milliseconds of silence after which a peer is reported.";
+    osd_heartbeat_grace_ms ["osd", "mon"] number(3600, 600_000), "4000",
+        "Milliseconds of silence after which a peer is reported; above the 3200 of a read lease.";
     osd_stats_interval_ms ["osd"] number(100, 600_000), "1500",
         "Milliseconds between an OSD's reports to the monitors.";
     osd_max_backfills ["osd"] number(1, 64), "3",

@@ -1,4 +1,4 @@
-//! What an OSD is told at start: who it is, and its tunables.
+//! What an OSD is told at start: who it is, and its tunables; some of those change with the central configuration.
 
 use nacre_types::OsdId;
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ pub struct Tunables {
     /// Peers watched besides those that share PGs.
     pub heartbeat_extra_peers: usize,
     pub lease_interval: Duration,
-    /// How long a read lease lasts: 0.8 of the grace.
+    /// How long a read lease lasts. Fixed while the OSD runs, and over restarts: what was promised is counted by it.
     pub lease_duration: Duration,
     /// How often whatever waits for an answer asks again.
     pub resend_interval: Duration,
@@ -112,12 +112,8 @@ impl Tunables {
         let (ms, seconds) = (Duration::from_millis(number), Duration::from_secs(number));
         match name {
             "osd_heartbeat_interval_ms" => self.heartbeat_interval = ms,
-            "osd_heartbeat_grace_ms" => {
-                self.heartbeat_grace = ms;
-                // Never longer than what the OSD starts with: after a restart it assumes its promises to be that long.
-                self.lease_duration = self.lease_duration.min(ms * 4 / 5);
-                self.lease_interval = self.lease_interval.min(self.lease_duration / 3);
-            }
+            // The lease stays as it is: members promised for what it was when they were asked.
+            "osd_heartbeat_grace_ms" => self.heartbeat_grace = ms,
             "osd_stats_interval_ms" => self.stats_interval = ms,
             "osd_max_backfills" => self.recovery_pgs_max = number.max(1) as usize,
             "osd_recovery_max_active" => self.recovery_objects_max = number.max(1) as usize,

@@ -97,8 +97,11 @@ impl<S: ObjectStore> Osd<S> {
             if let Some(value) = config.get(&me, name)
                 && let Err(why) = tunables.set(name, value)
             {
-                let text = format!("{name} = {value} is not used: {why}");
-                core.log(out, LogLevel::Error, text);
+                let text = format!(
+                    "the configuration of epoch {} is not used: {name} = {value}: {why}",
+                    config.epoch
+                );
+                return core.log(out, LogLevel::Error, text);
             }
         }
         if let Err(why) = tunables.validate() {
