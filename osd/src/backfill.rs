@@ -77,6 +77,11 @@ impl Backfill {
         matches!(self.stage, Stage::Done)
     }
 
+    /// Whether it has objects to push, which may wait for writes of theirs.
+    pub(crate) fn is_pushing(&self) -> bool {
+        matches!(&self.stage, Stage::Filling(window) if !window.pending.is_empty())
+    }
+
     /// Objects it has in the OSD's throttle.
     pub(crate) fn counted(&self) -> usize {
         match &self.stage {
@@ -223,19 +228,30 @@ impl Pg {
     }
 
     fn fill(&mut self, ctx: &mut PgContext<'_>, osd: OsdId) {
+        let draining = |pg: &Pg| match pg.recovery.backfills.get(&osd).map(|backfill| &backfill.stage) {
+            Some(Stage::Filling(window)) => window.draining.clone(),
+            _ => None,
+        };
+        let before = draining(self);
+        self.fill_window(ctx, osd);
+        if before.is_some() && before != draining(self) {
+            ctx.requests.kick.insert(self.id);
+        }
+    }
+
+    fn fill_window(&mut self, ctx: &mut PgContext<'_>, osd: OsdId) {
         loop {
             let granted = self.backfill_is_granted(osd);
             let Some(Backfill { stage: Stage::Filling(window), .. }) = self.recovery.backfills.get_mut(&osd)
             else {
                 return;
             };
-            let drained = window.draining.take();
+            window.draining = None;
             let idle = |object: &&ObjectId| {
                 !self.recovery.active.contains_key(*object) && !self.missing.contains(object)
             };
             let most = if buggify("osd: one backfill push at a time") { 1 } else { TARGET_OBJECTS_MAX };
             if window.in_flight.len() >= most || !granted {
-                ctx.requests.kick.extend(drained.map(|_| self.id));
                 return;
             }
             // A write that is not on all members may yet be undone. What is pushed must not be ahead of that, or the target
@@ -246,13 +262,9 @@ impl Pg {
             let settled = |object: &&ObjectId| idle(object) && writers(object) == 0;
             let Some(object) = window.pending.iter().find(settled).cloned() else {
                 window.draining = window.pending.iter().find(idle).map(ObjectId::head);
-                if drained != window.draining {
-                    ctx.requests.kick.extend(drained.map(|_| self.id));
-                }
                 break;
             };
             if !ctx.shared.may_start_object(self.id) {
-                ctx.requests.kick.extend(drained.map(|_| self.id));
                 return;
             }
             let head = self.log.head();

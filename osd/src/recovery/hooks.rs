@@ -2,6 +2,7 @@
 
 use super::gate::Work;
 use super::{Recovery, Waiting, family};
+use crate::backfill::Backfill;
 use crate::pg::hooks::{Readiness, RecoverySummary};
 use crate::pg::{Pg, PgContext};
 use nacre_store::StoreError;
@@ -187,7 +188,7 @@ impl Pg {
 
     /// Writes are on all members: backfill may wait for that.
     pub(crate) fn recovery_on_commit(&mut self, ctx: &mut PgContext<'_>) {
-        if !self.recovery.backfills.is_empty() {
+        if self.recovery.backfills.values().any(Backfill::is_pushing) {
             self.recovery_advance(ctx);
         }
     }

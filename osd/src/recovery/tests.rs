@@ -21,6 +21,19 @@ fn other_than(cluster: &Cluster, osd: OsdId) -> OsdId {
     *cluster.osds.keys().find(|&&id| id != osd).expect("two OSDs")
 }
 
+/// An OSD that does not lead the PG comes back with nothing.
+fn wipe_one(c: &mut Cluster) -> OsdId {
+    let down = other_than(c, c.primary(PG));
+    c.kill(down);
+    c.disks.remove(&down);
+    c.start(down);
+    down
+}
+
+fn until_a_window_is_compared(c: &mut Cluster) {
+    c.run_until("a window is compared", |c| c.delivered.get("BackfillDigest") == Some(&1));
+}
+
 #[test]
 fn a_revived_replica_catches_up_by_log() {
     let mut c = Cluster::new(3, 3, 1);
@@ -70,10 +83,7 @@ fn a_wiped_osd_is_filled_while_clients_write() {
     for n in 0..300 {
         c.write(&object(&format!("o{n}")), 0, bytes(n, 3000));
     }
-    let down = other_than(&c, c.primary(PG));
-    c.kill(down);
-    c.disks.remove(&down);
-    c.start(down);
+    wipe_one(&mut c);
     for n in 0..200 {
         match n % 4 {
             0 => drop(c.op(&object(&format!("o{n}")), vec![ObjectOpKind::Remove(Empty {})], Data::default())),
@@ -121,12 +131,8 @@ fn clones_made_while_their_family_waits_for_backfill_are_filled_too() {
         for n in 0..100 {
             c.write(&object(&format!("o{n}")), 0, bytes(n, 3000));
         }
-        let down = other_than(&c, c.primary(PG));
-        c.kill(down);
-        c.disks.remove(&down);
-        c.start(down);
-        let digests = |c: &Cluster| c.delivered.get("BackfillDigest").copied();
-        c.run_until("a window is compared", |c| digests(c) == Some(1));
+        wipe_one(&mut c);
+        until_a_window_is_compared(&mut c);
         let requests: Vec<u64> = (0..100)
             .map(|n| {
                 let op = ObjectOpKind::Write(Extent { offset: 100, length: 500 });
@@ -164,12 +170,8 @@ fn backfill_never_runs_ahead_of_the_log() {
     for n in 0..100 {
         c.write(&object(&format!("o{n}")), 0, bytes(n, 3000));
     }
-    let down = other_than(&c, c.primary(PG));
-    c.kill(down);
-    c.disks.remove(&down);
-    c.start(down);
-    let digests = |c: &Cluster| c.delivered.get("BackfillDigest").copied();
-    c.run_until("a window is compared", |c| digests(c) == Some(1));
+    let down = wipe_one(&mut c);
+    until_a_window_is_compared(&mut c);
     c.late = Some("RepOp");
     // Each object twice, so that some writes find others of their object under way.
     let requests: Vec<u64> = (0..200)
