@@ -27,6 +27,8 @@ pub enum OsdEvent {
         token: u64,
         result: Result<(), KvError>,
     },
+    /// Nothing more is at hand: what was gathered goes to the disk. Between this and the next no disk request goes out.
+    Gathered,
     /// Stop in order.
     Stop,
 }

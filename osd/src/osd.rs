@@ -149,6 +149,11 @@ impl<S: ObjectStore> Machine for Osd<S> {
             OsdEvent::PeerRefused { osd, address } => self.peer_refused(now, osd, &address, out),
             OsdEvent::Disk(done) => self.core.store.disk_done(done),
             OsdEvent::KvFlushed { token, result } => self.core.store.kv_flushed(token, result),
+            OsdEvent::Gathered => {
+                while let Some(request) = self.core.store.poll_disk() {
+                    out.push(OsdEffect::Disk(request));
+                }
+            }
             OsdEvent::Stop => self.begin_stop(now, out),
         }
         self.work(now, out);
@@ -157,9 +162,6 @@ impl<S: ObjectStore> Machine for Osd<S> {
             self.core.phase_since = (self.core.phase.clone(), now);
         }
         self.retime();
-        while let Some(request) = self.core.store.poll_disk() {
-            out.push(OsdEffect::Disk(request));
-        }
     }
 
     fn next_deadline(&self) -> Option<Instant> {

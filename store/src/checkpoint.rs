@@ -94,10 +94,11 @@ impl<K: Kv> Store<K> {
     }
 
     /// Issues the round's writes that no read holds back, a few at a time: a commit's flush waits for every write
-    /// emitted before it. While a record is under way they wait for the next, so that they go to the device with it,
-    /// behind its flush.
+    /// emitted before it. While a record is under way or about to be they wait for the next, so that they go to the
+    /// device with it, behind its flush.
     pub(crate) fn issue_writes(&mut self) {
-        if self.journal.in_flight.is_none() || self.is_pressed() {
+        let record = self.journal.in_flight.is_some() || !self.overlay.layers[0].is_empty();
+        if !record || self.is_pressed() {
             self.issue_some_writes();
         }
     }
@@ -129,7 +130,6 @@ impl<K: Kv> Store<K> {
             self.flush_for_checkpoint();
         }
         self.maintain();
-        self.launch();
     }
 
     fn flush_for_checkpoint(&mut self) {
@@ -174,6 +174,5 @@ impl<K: Kv> Store<K> {
         self.allocator.release(seq, &busy);
         self.stats.checkpoints += 1;
         self.maintain();
-        self.launch();
     }
 }

@@ -1,4 +1,6 @@
-//! Group commit: one record, one write, one flush at a time. What is submitted meanwhile gathers in the next record.
+//! Group commit: one record, one write, one flush at a time. What is submitted meanwhile gathers in the next record, which
+//! starts when the host asks for disk requests: it does so when it has nothing else at hand, so that a record carries all
+//! that has come by then.
 
 use crate::index::keys;
 use crate::index::state::{self, Applied};
@@ -117,8 +119,6 @@ impl<K: Kv> Store<K> {
         let result = self.commit(record);
         self.check(result);
         self.maintain();
-        self.launch();
-        self.issue_writes();
     }
 
     /// The oldest layer is durable: its changes are on their way to the index, its payload waits to be written back.

@@ -41,7 +41,6 @@ impl<K: Kv> ObjectStore for Store<K> {
         layer.tokens.push(token);
         self.stats.transactions += 1;
         self.cache.evict();
-        self.launch();
         if self.journal.in_flight.is_none() || !self.merges.is_empty() {
             self.maintain();
         }
@@ -233,6 +232,10 @@ impl<K: Kv> ObjectStore for Store<K> {
     }
 
     fn poll_disk(&mut self) -> Option<DiskRequest> {
+        if self.io.is_drained() {
+            self.launch();
+            self.issue_writes();
+        }
         self.io.next_request()
     }
 

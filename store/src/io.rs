@@ -56,6 +56,11 @@ impl Io {
         self.requests.push_back(DiskRequest::Flush { token });
     }
 
+    /// Every request has been taken.
+    pub fn is_drained(&self) -> bool {
+        self.requests.is_empty()
+    }
+
     pub fn next_request(&mut self) -> Option<DiskRequest> {
         self.requests.pop_front()
     }

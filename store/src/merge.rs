@@ -96,7 +96,6 @@ impl<K: Kv> Store<K> {
         {
             let result = self.merge(&merge, &bytes);
             self.check(result);
-            self.launch();
         } else {
             self.stats.checksum_errors += 1;
         }

@@ -3,13 +3,16 @@
 //! ```text
 //!            +---------------------- turn -----------------------+
 //!  disk  --->|  packets, then completions, then flushes, then    |---> messenger
-//!  index --->|  time: one step each, its effects carried out     |---> disk: one system call per turn
+//!  index --->|  time: one step each, its effects carried out     |
 //!  peers --->|  before the next                                  |
 //!            +---------------------------------------------------+
-//!                     waits only when a turn finds nothing
+//!                 | a turn finds nothing: the messenger sends what there is, and looks once more
+//!                 v still nothing
+//!              gathered: one step, one system call ---> disk
 //! ```
 //!
-//! Packets first: the end of a record starts the next, which then has what they brought.
+//! So packets for others are on their way before the disk gets its share, and a journal record carries all that the
+//! sockets held when it began.
 
 use super::reactor::{Alarm, Ended, TURNS_IN_A_ROW_MAX, log};
 use crate::clock::Clock;
@@ -24,7 +27,7 @@ use std::pin::pin;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Packets taken in one turn, before the disk requests they led to are started.
+/// Packets taken in one turn.
 const PACKETS_PER_TURN: usize = 32;
 /// A disk that has not answered a request for this long is dead; the cluster does better without it.
 const DISK_SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -45,7 +48,7 @@ where
     M: Machine<Event = OsdEvent, Effect = OsdEffect>,
 {
     let alarm = Alarm::new(parts.clock);
-    let mut driver = Driver { machine, parts, effects: Outbox::new(), ended: None };
+    let mut driver = Driver { machine, parts, effects: Outbox::new(), gathering: false, ended: None };
     driver.run(alarm, shutdown).await
 }
 
@@ -53,6 +56,8 @@ struct Driver<'a, M> {
     machine: &'a mut M,
     parts: OsdParts<'a>,
     effects: Outbox<OsdEffect>,
+    /// There were steps since the disk was given its requests.
+    gathering: bool,
     ended: Option<Ended>,
 }
 
@@ -69,15 +74,22 @@ impl<M: Machine<Event = OsdEvent, Effect = OsdEffect>> Driver<'_, M> {
             if let Some(ended) = self.ended.take() {
                 return ended;
             }
-            if busy {
-                turns += 1;
-                if turns == TURNS_IN_A_ROW_MAX {
-                    turns = 0;
-                    tokio::task::yield_now().await;
-                }
+            turns += u32::from(busy);
+            if busy && turns < TURNS_IN_A_ROW_MAX {
                 continue;
             }
+            if self.gathering {
+                tokio::task::yield_now().await;
+                if turns < TURNS_IN_A_ROW_MAX && self.turn() {
+                    turns += 1;
+                    continue;
+                }
+                self.gathered();
+            }
             turns = 0;
+            if busy || self.ended.is_some() {
+                continue;
+            }
             let deadline = self.machine.next_deadline();
             tokio::select! {
                 biased;
@@ -117,8 +129,14 @@ impl<M: Machine<Event = OsdEvent, Effect = OsdEffect>> Driver<'_, M> {
             busy = true;
             self.tick();
         }
-        self.parts.disk.submit();
         busy
+    }
+
+    /// Nothing more is at hand: the disk gets what the steps since the last time led to.
+    fn gathered(&mut self) {
+        self.step(OsdEvent::Gathered);
+        self.gathering = false;
+        self.parts.disk.submit();
     }
 
     fn tick(&mut self) {
@@ -145,6 +163,7 @@ impl<M: Machine<Event = OsdEvent, Effect = OsdEffect>> Driver<'_, M> {
         if self.ended.is_some() {
             return;
         }
+        self.gathering = true;
         self.machine.step(self.parts.clock.now(), event, &mut self.effects);
         for effect in self.effects.drain() {
             match effect {

@@ -50,6 +50,11 @@ impl Machine for Keeper {
             OsdEvent::SessionClosed(_) | OsdEvent::PeerRefused { .. } => {}
             OsdEvent::Disk(done) => self.store.disk_done(done),
             OsdEvent::KvFlushed { token, result } => self.store.kv_flushed(token, result),
+            OsdEvent::Gathered => {
+                while let Some(request) = self.store.poll_disk() {
+                    out.push(OsdEffect::Disk(request));
+                }
+            }
             OsdEvent::Stop => out.push(OsdEffect::Stopped { reason: "asked to".into(), failed: false }),
         }
         while let Some(event) = self.store.poll_event() {
@@ -61,9 +66,6 @@ impl Machine for Keeper {
                 }
                 other => panic!("{other:?}"),
             }
-        }
-        while let Some(request) = self.store.poll_disk() {
-            out.push(OsdEffect::Disk(request));
         }
     }
 
