@@ -19,9 +19,6 @@ use nacre_wire::transaction::{Op, Pair};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-/// Omap pairs up to here are deleted one by one; above, by one range, which the index pays for on later scans.
-const OMAP_SINGLES_MAX: usize = 256;
-
 /// What a transaction under way has changed apart from its objects.
 #[derive(Default)]
 pub(crate) struct Change {
@@ -104,7 +101,8 @@ impl<K: Kv> Store<K> {
             }
             Op::MetaRemoveRange(range) => {
                 let (first, end) = (keys::meta(pg, &range.first), keys::meta(pg, &range.end));
-                return self.remove_keys(&first, &end);
+                self.overlay.top().remove_range(first, end);
+                return Ok(());
             }
         };
         let slot = slots[index as usize];
@@ -258,29 +256,7 @@ impl<K: Kv> Store<K> {
         let Some(number) = object.onode.as_ref().map(|o| o.omap).filter(|&n| n != 0) else { return Ok(()) };
         onode(object).omap = 0;
         let (first, end) = keys::omap_range(number);
-        let mut found: Vec<Vec<u8>> = Vec::new();
-        self.overlay.scan(&self.kv, &first, &end, &mut |key, _| {
-            found.push(key.to_vec());
-            found.len() <= OMAP_SINGLES_MAX
-        })?;
-        let layer = self.overlay.top();
-        if found.len() > OMAP_SINGLES_MAX {
-            layer.ranges.push((first, end));
-        } else {
-            found.into_iter().for_each(|key| layer.put(key, None));
-        }
-        Ok(())
-    }
-
-    /// Removes the keys there are in a range that stays in use.
-    fn remove_keys(&mut self, first: &[u8], end: &[u8]) -> Result<(), StoreError> {
-        let mut found: Vec<Vec<u8>> = Vec::new();
-        self.overlay.scan(&self.kv, first, end, &mut |key, _| {
-            found.push(key.to_vec());
-            true
-        })?;
-        let layer = self.overlay.top();
-        found.into_iter().for_each(|key| layer.put(key, None));
+        self.overlay.top().remove_range(first, end);
         Ok(())
     }
 

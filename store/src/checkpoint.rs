@@ -119,7 +119,7 @@ impl<K: Kv> Store<K> {
     }
 
     fn is_pressed(&self) -> bool {
-        self.deferred.total_bytes() > self.config.deferred_bytes_max / 2
+        self.deferred.total_bytes().max(self.deferred.total_held()) > self.config.deferred_bytes_max / 2
     }
 
     pub(crate) fn write_back_done(&mut self) {
@@ -149,7 +149,7 @@ impl<K: Kv> Store<K> {
         let checkpointed = Checkpointed { seq, position, incarnation: self.journal.incarnation };
         let value = state::encode(&checkpointed);
         let written = self
-            .write_index(Vec::new())
+            .write_index()
             .and_then(|()| Ok(self.kv.write(vec![KvOp::Put { key: keys::CHECKPOINTED.to_vec(), value }])?));
         if let Err(error) = written {
             return self.fail(error);

@@ -13,6 +13,9 @@ use nacre_types::buggify;
 use nacre_types::checksum::{BLOCK, BLOCK_U64};
 use nacre_types::mutant;
 
+/// Removed ranges that lookups must look through before the index is told of them.
+const SETTLED_RANGES_MAX: usize = 16;
+
 impl InFlight {
     /// The payload's block number `index`, where the disk returned it.
     fn payload_block(&self, index: usize) -> Option<Bytes> {
@@ -127,10 +130,11 @@ impl<K: Kv> Store<K> {
         let layer = self.overlay.layers.pop_front().expect("the layer in flight");
         assert_eq!(layer.seq, seq, "records commit in order");
         self.applied = Applied { seq, position: end, next_number: self.next_number };
-        self.overlay.settle(layer.kv, layer.kv_bytes);
-        let many = self.overlay.settled.bytes > self.config.settled_bytes_max;
-        if many || !layer.ranges.is_empty() || buggify("store: index written at once") {
-            self.write_index(layer.ranges)?;
+        self.overlay.settle(layer.kv, layer.ranges, layer.kv_bytes);
+        let settled = &self.overlay.settled;
+        let many = settled.bytes > self.config.settled_bytes_max || settled.ranges.len() > SETTLED_RANGES_MAX;
+        if many || buggify("store: index written at once") {
+            self.write_index()?;
         }
         if !layer.payload.is_empty() {
             self.deferred.hold(record.written_memory());
@@ -153,14 +157,14 @@ impl<K: Kv> Store<K> {
     }
 
     /// Hands all that has settled to the index, with the position it stands for.
-    pub(crate) fn write_index(&mut self, ranges: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), StoreError> {
+    pub(crate) fn write_index(&mut self) -> Result<(), StoreError> {
         let settled = std::mem::take(&mut self.overlay.settled);
-        let mut ops = Vec::with_capacity(settled.kv.len() + ranges.len() + 1);
+        let mut ops = Vec::with_capacity(settled.ranges.len() + settled.kv.len() + 1);
+        ops.extend(settled.ranges.into_iter().map(|(first, end)| KvOp::DeleteRange { first, end }));
         ops.extend(settled.kv.into_iter().map(|(key, value)| match value {
             Some(value) => KvOp::Put { key, value },
             None => KvOp::Delete { key },
         }));
-        ops.extend(ranges.into_iter().map(|(first, end)| KvOp::DeleteRange { first, end }));
         ops.push(KvOp::Put { key: keys::APPLIED.to_vec(), value: state::encode(&self.applied) });
         Ok(self.kv.write(ops)?)
     }

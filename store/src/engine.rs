@@ -234,7 +234,10 @@ impl<K: Kv> ObjectStore for Store<K> {
     fn poll_disk(&mut self) -> Option<DiskRequest> {
         if self.io.is_drained() {
             self.launch();
-            self.issue_writes();
+            if self.journal.in_flight.is_none() {
+                // No record to go with; or one that waits for these.
+                self.issue_some_writes();
+            }
         }
         self.io.next_request()
     }

@@ -195,7 +195,10 @@ impl<K: Kv> Replay<'_, K> {
         }
         let (seq, position) = (header.stamp.seq, header.stamp.position + header.total_bytes());
         if mutant!(OmapLostInReplay) {
-            ops.retain(|op| !matches!(op, KvOp::Delete { key } if key.starts_with(keys::OMAPS.0)));
+            ops.retain(|op| match op {
+                KvOp::Delete { key } | KvOp::DeleteRange { first: key, .. } => !key.starts_with(keys::OMAPS.0),
+                KvOp::Put { .. } => true,
+            });
         }
         if seq > self.applied.seq {
             let applied = Applied { seq, position, next_number: header.next_number };

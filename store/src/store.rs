@@ -174,7 +174,8 @@ impl<K: Kv> Store<K> {
 
     /// Whether nothing is under way: no record, no write-back, no checkpoint, no read.
     pub fn is_idle(&self) -> bool {
-        self.io.is_idle() && matches!(self.checkpoint, CheckpointState::Idle)
+        let gathered = self.overlay.layers.iter().any(|layer| !layer.is_empty());
+        self.io.is_idle() && !gathered && matches!(self.checkpoint, CheckpointState::Idle)
     }
 
     /// Takes the store down in a state that needs no replay. Transactions not yet committed are dropped: wait for them
@@ -190,7 +191,7 @@ impl<K: Kv> Store<K> {
             disk.write_at(block * BLOCK_U64, &bytes)?;
         }
         disk.flush()?;
-        self.write_index(Vec::new())?;
+        self.write_index()?;
         let (seq, position) = self.journal.committed;
         let checkpointed = Checkpointed { seq, position, incarnation: self.journal.incarnation };
         let value = state::encode(&checkpointed);

@@ -5,6 +5,7 @@ use nacre_types::{ClientId, EVersion, Epoch, ObjectId, RequestId};
 use nacre_wire::messages::{LogEntry, LogKind};
 use nacre_wire::op::{Extent, Version};
 use nacre_wire::{ErrorCode, NameError, ObjectName};
+use prost::Message as _;
 
 /// Why a peer's or the store's record is no log entry, missing object, info or history.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -93,6 +94,14 @@ impl Entry {
             omap_changed: wire.omap_changed,
             answer: wire.answer.clone(),
         })
+    }
+
+    pub fn decode_bytes(encoded: &Bytes) -> Result<Entry, RecordError> {
+        let malformed = |error: prost::DecodeError| RecordError::Malformed {
+            record: "log entry",
+            reason: error.to_string(),
+        };
+        Entry::decode(&LogEntry::decode(&encoded[..]).map_err(malformed)?)
     }
 
     pub fn encode(&self) -> LogEntry {

@@ -15,7 +15,7 @@ impl Pg {
         let refuse = |ctx: &mut PgContext<'_>, id, reason: String| {
             ctx.log(LogLevel::Error, format!("PG {id}: a write from {from} is refused: {reason}"));
         };
-        let entries: Result<Vec<Entry>, _> = message.entries.iter().map(Entry::decode).collect();
+        let entries: Result<Vec<Entry>, _> = message.entries.iter().map(Entry::decode_bytes).collect();
         let entries = match entries {
             Ok(entries) if !entries.is_empty() => entries,
             Ok(_) => return refuse(ctx, self.id, "it has no log entry".into()),
@@ -51,7 +51,7 @@ impl Pg {
         let trim_to = message.trim_to.map(|version| decode_version(Some(version)));
         self.committed_to = self.committed_to.max(decode_version(message.committed_to));
         let object = entries[0].object.head();
-        self.apply(ctx, transaction, entries, trim_to, PgPurpose::Replica(last));
+        self.apply(ctx, transaction, entries, message.entries, trim_to, PgPurpose::Replica(last));
         self.recovery_on_write(ctx, &object, &[]);
         if mutant!(ReplicaAckBeforeCommit) {
             self.on_replica_commit(ctx, last);

@@ -9,6 +9,7 @@ use nacre_store::StoreError;
 use nacre_types::{EVersion, Instant, ObjectId, OsdId, mutant};
 use nacre_wire::messages::{LogEntry, LogKind, LogLevel, RepOp, RepOpReply};
 use nacre_wire::{Data, Transaction};
+use prost::Message as _;
 use std::collections::BTreeSet;
 
 /// A write that not all members have committed.
@@ -23,7 +24,8 @@ pub struct InFlight {
     sent: Instant,
     body: Bytes,
     payload: Data,
-    entries: Vec<LogEntry>,
+    /// Encoded.
+    entries: Vec<Bytes>,
     /// Backfill targets that get only the entries.
     entries_only: BTreeSet<OsdId>,
 }
@@ -56,6 +58,7 @@ impl Pg {
         let replicas = self.replicas();
         let entries_only =
             replicas.iter().copied().filter(|&osd| !self.ships_to(osd, &object)).collect::<BTreeSet<_>>();
+        let encoded: Vec<Bytes> = entries.iter().map(|entry| entry.encode_to_vec().into()).collect();
         let in_flight = InFlight {
             version,
             object: object.head(),
@@ -64,7 +67,7 @@ impl Pg {
             sent: ctx.now,
             body: transaction.encode_body().into(),
             payload: transaction.payload(),
-            entries,
+            entries: encoded.clone(),
             entries_only,
         };
         for osd in replicas {
@@ -78,7 +81,7 @@ impl Pg {
                 decoded.iter().filter(|entry| !entry.is_error()).map(|entry| entry.object.clone()).collect()
             }
         };
-        self.apply(ctx, transaction, decoded, trim_to, PgPurpose::Write(version));
+        self.apply(ctx, transaction, decoded, encoded, trim_to, PgPurpose::Write(version));
         if mutant!(PrimaryAckBeforeCommit) {
             self.on_own_commit(ctx, version);
         }
@@ -100,19 +103,20 @@ impl Pg {
         self.send_packet(ctx, osd, packet);
     }
 
-    /// Any member: submits a change together with its log entries, info and a trim.
+    /// Any member: submits a change together with its log entries (`encoded` are the same), info and a trim.
     pub(crate) fn apply(
         &mut self,
         ctx: &mut PgContext<'_>,
         mut transaction: Transaction,
         entries: Vec<Entry>,
+        encoded: Vec<Bytes>,
         trim_to: Option<EVersion>,
         what: PgPurpose,
     ) {
         let touched: Vec<ObjectId> = transaction.objects().to_vec();
         let before = self.measure(ctx, &touched);
-        persist::append(&mut transaction, &entries);
-        for entry in entries {
+        for (entry, encoded) in entries.into_iter().zip(encoded) {
+            persist::append_encoded(&mut transaction, entry.version, encoded);
             self.log.append(entry);
         }
         if let Some(to) = trim_to {

@@ -188,8 +188,11 @@ impl DiskRing {
                 self.enter();
             }
             self.reap();
-            // A request to be continued or repeated starts now: no other completion may come to wake the reactor for it.
-            if self.waiting.is_empty() || self.in_flight == IN_FLIGHT_MAX {
+            // A flush whose writes have ended starts now, and so does a request to be continued or repeated: no other
+            // completion may come to wake the reactor for it.
+            let flush = self.barrier.is_ready() && !self.sync_in_flight;
+            let request = !self.waiting.is_empty() && self.in_flight < IN_FLIGHT_MAX;
+            if !flush && !request {
                 return;
             }
         }

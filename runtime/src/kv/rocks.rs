@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// Ranges with more keys than this are deleted by one range tombstone, which slows down later reads of its neighbourhood;
 /// smaller ones key by key.
-const DELETED_SINGLY_MAX: usize = 1024;
+const DELETED_SINGLY_MAX: usize = 64;
 
 pub struct RocksKv {
     // Before `db`: its thread ends before the database closes.

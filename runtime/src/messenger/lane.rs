@@ -12,6 +12,8 @@ use std::task::{Context, Poll, Waker};
 const GATHER_BYTES_MAX: usize = 16 << 10;
 /// The gathering buffer is allocated in this size and passed on when it is full.
 const BUFFER_BYTES: usize = 64 << 10;
+/// What most heads fit in; a longer one makes the buffer grow.
+const HEAD_BYTES: usize = 1 << 10;
 
 #[derive(Default)]
 pub(super) struct Lane {
@@ -32,17 +34,19 @@ impl Lane {
     pub fn push(&self, packet: &Packet) -> usize {
         let state = &mut *self.state.borrow_mut();
         let payload = &packet.data.bytes;
-        let head_start = state.tail.len();
-        if state.tail.capacity() - head_start < 512 {
+        let gathered = if payload.len() <= GATHER_BYTES_MAX { payload.len() } else { 0 };
+        if state.tail.capacity() - state.tail.len() < HEAD_BYTES + gathered {
+            // The next buffer; growing this one would copy what it holds.
+            if !state.tail.is_empty() {
+                state.chunks.push(state.tail.split().freeze());
+            }
             state.tail.reserve(BUFFER_BYTES);
         }
+        let head_start = state.tail.len();
         packet.write_head(&mut state.tail);
         let bytes = state.tail.len() - head_start + payload.len();
         if payload.len() <= GATHER_BYTES_MAX {
             state.tail.extend_from_slice(payload);
-            if state.tail.len() >= BUFFER_BYTES {
-                state.chunks.push(state.tail.split().freeze());
-            }
         } else {
             state.chunks.push(state.tail.split().freeze());
             state.chunks.push(payload.clone());

@@ -47,6 +47,8 @@ pub struct OsdNode {
     latency_mean: Duration,
     rng: Rng,
     outbox: Outbox<OsdEffect>,
+    /// When the daemon has nothing else at hand, once something has happened to it.
+    gathered_at: Option<Instant>,
     ended: bool,
     plant: Plant,
     /// Flushes to be lied about.
@@ -81,6 +83,7 @@ impl OsdNode {
             latency_mean,
             rng,
             outbox: Outbox::new(),
+            gathered_at: None,
             ended: false,
             plant,
             lied: Vec::new(),
@@ -195,6 +198,15 @@ impl OsdNode {
         if self.ended {
             return;
         }
+        match event {
+            OsdEvent::Gathered => self.gathered_at = None,
+            // Mostly it has caught up at once; now and then it is busy, and more comes together.
+            _ if self.gathered_at.is_none() => {
+                let busy = if self.rng.chance(1, 4) { self.rng.below(400) } else { 0 };
+                self.gathered_at = Some(now + Duration::from_micros(busy));
+            }
+            _ => {}
+        }
         let mut outbox = std::mem::take(&mut self.outbox);
         self.osd.step(now, event, &mut outbox);
         for effect in outbox.drain() {
@@ -271,11 +283,15 @@ impl Node for OsdNode {
         if !self.ended && self.osd.next_deadline().is_some_and(|at| at <= now) {
             self.step(now, OsdEvent::Tick { wall_ms }, out);
         }
+        if self.gathered_at.is_some_and(|at| at <= now) {
+            self.step(now, OsdEvent::Gathered, out);
+        }
     }
 
     fn wake_at(&self) -> Option<Instant> {
         let tick = if self.ended { None } else { self.osd.next_deadline() };
-        [self.disk_at, self.flush_at, tick].into_iter().flatten().min()
+        let gathered = self.gathered_at.filter(|_| !self.ended);
+        [self.disk_at, self.flush_at, tick, gathered].into_iter().flatten().min()
     }
 
     fn map(&self) -> Option<(Epoch, u64)> {

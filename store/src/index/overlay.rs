@@ -10,6 +10,23 @@ use crate::{Kv, KvError};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
+/// From a first key up to an end.
+pub(crate) type KeyRange = (Vec<u8>, Vec<u8>);
+
+fn holds((first, end): &KeyRange, key: &[u8]) -> bool {
+    first.as_slice() <= key && key < end.as_slice()
+}
+
+/// Drops the changes of keys in a range.
+fn drop_range<V>(kv: &mut BTreeMap<Vec<u8>, V>, (first, end): &KeyRange, mut dropped: impl FnMut(&[u8], &V)) {
+    while let Some((key, _)) = kv.range(first.clone()..).next().filter(|(key, _)| *key < end) {
+        let key = key.clone();
+        if let Some(value) = kv.remove(&key) {
+            dropped(&key, &value);
+        }
+    }
+}
+
 /// Data on its way to freshly allocated blocks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Direct {
@@ -22,8 +39,8 @@ pub(crate) struct Direct {
 pub(crate) struct Layer {
     pub seq: u64,
     pub kv: BTreeMap<Vec<u8>, Option<Bytes>>,
-    /// Key ranges under dead numbers: nobody looks there, so the layers need not hide them.
-    pub ranges: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Key ranges that go before the changes in `kv` come: what lies in them below this layer is no more.
+    pub ranges: Vec<KeyRange>,
     /// Whole blocks that travel in the journal and are written in place later: (bytes, crc).
     pub payload: BTreeMap<u64, (Bytes, u32)>,
     /// By first block.
@@ -60,6 +77,17 @@ impl Layer {
         }
     }
 
+    pub fn remove_range(&mut self, first: Vec<u8>, end: Vec<u8>) {
+        if first < end {
+            let (range, mut dropped) = ((first, end), 0);
+            drop_range(&mut self.kv, &range, |key, value| {
+                dropped += key.len() + 16 + value.as_ref().map_or(0, Bytes::len);
+            });
+            self.kv_bytes -= dropped;
+            self.ranges.push(range);
+        }
+    }
+
     /// The bytes of a block that this layer writes.
     fn block(&self, block: u64) -> Option<Bytes> {
         use nacre_types::checksum::BLOCK;
@@ -76,6 +104,8 @@ impl Layer {
 #[derive(Default, Debug)]
 pub(crate) struct Settled {
     pub kv: BTreeMap<Vec<u8>, Option<Bytes>>,
+    /// As in a [`Layer`].
+    pub ranges: Vec<KeyRange>,
     /// Size of the keys and values that came in, replaced ones included.
     pub bytes: usize,
 }
@@ -94,8 +124,16 @@ impl Overlay {
     }
 
     /// The oldest layer's record is durable: takes its changes over.
-    pub fn settle(&mut self, kv: BTreeMap<Vec<u8>, Option<Bytes>>, bytes: usize) {
+    pub fn settle(&mut self, kv: BTreeMap<Vec<u8>, Option<Bytes>>, ranges: Vec<KeyRange>, bytes: usize) {
         self.settled.bytes += bytes;
+        for range in ranges {
+            drop_range(&mut self.settled.kv, &range, |_, _| ());
+            // A log that is trimmed step by step makes one range.
+            match self.settled.ranges.iter_mut().find(|(_, end)| *end == range.0) {
+                Some((_, end)) => *end = range.1,
+                None => self.settled.ranges.push(range),
+            }
+        }
         match self.settled.kv.is_empty() {
             true => self.settled.kv = kv,
             false => self.settled.kv.extend(kv),
@@ -119,15 +157,16 @@ impl Overlay {
     }
 
     pub fn get<K: Kv>(&self, kv: &K, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        for layer in self.layers.iter().rev() {
-            if let Some(value) = layer.kv.get(key) {
+        let settled = (&self.settled.kv, &self.settled.ranges);
+        for (changes, ranges) in self.layers.iter().rev().map(|layer| (&layer.kv, &layer.ranges)).chain([settled]) {
+            if let Some(value) = changes.get(key) {
                 return Ok(value.clone());
             }
+            if ranges.iter().any(|range| holds(range, key)) {
+                return Ok(None);
+            }
         }
-        match self.settled.kv.get(key) {
-            Some(value) => Ok(value.clone()),
-            None => kv.get(key),
-        }
+        kv.get(key)
     }
 
     /// A block's bytes that are not yet written in place, or not known to be.
@@ -147,7 +186,13 @@ impl Overlay {
             return Ok(());
         }
         let mut changes: BTreeMap<&[u8], Option<&Bytes>> = BTreeMap::new();
-        for kv in std::iter::once(&self.settled.kv).chain(self.layers.iter().map(|layer| &layer.kv)) {
+        let mut removed: Vec<&KeyRange> = Vec::new();
+        let settled = (&self.settled.kv, &self.settled.ranges);
+        for (kv, ranges) in [settled].into_iter().chain(self.layers.iter().map(|layer| (&layer.kv, &layer.ranges))) {
+            for range in ranges.iter().filter(|range| range.0.as_slice() < end && range.1.as_slice() > first) {
+                changes.retain(|key, _| !holds(range, key));
+                removed.push(range);
+            }
             let range = (std::ops::Bound::Included(first), std::ops::Bound::Excluded(end));
             changes.extend(kv.range::<[u8], _>(range).map(|(k, v)| (k.as_slice(), v.as_ref())));
         }
@@ -164,6 +209,9 @@ impl Overlay {
                 if changed == key {
                     return true;
                 }
+            }
+            if removed.iter().any(|range| holds(range, key)) {
+                return true;
             }
             stopped = !visit(key, value);
             !stopped

@@ -180,10 +180,11 @@ impl Header {
             let crcs = (0..count).map(|_| reader.u32()).collect::<Option<_>>()?;
             record.direct.push((first, crcs));
         }
+        let mut changes = Vec::new();
         for _ in 0..self.ops {
             let put = reader.u8()?;
             let key = reader.bytes()?.to_vec();
-            record.ops.push(match put {
+            changes.push(match put {
                 0 => KvOp::Delete { key },
                 1 => KvOp::Put { key, value: reader.bytes()? },
                 _ => return None,
@@ -193,6 +194,8 @@ impl Header {
             let (first, end) = (reader.bytes()?.to_vec(), reader.bytes()?.to_vec());
             record.ops.push(KvOp::DeleteRange { first, end });
         }
+        // The ranges go first, though they come last.
+        record.ops.append(&mut changes);
         (reader.remaining() == 0).then_some(record)
     }
 }

@@ -46,9 +46,9 @@ pub struct RepOp {
     /// Encoded `TransactionBody`: object changes without the log, which the replica adds itself.
     #[prost(bytes = "bytes", tag = "3")]
     pub transaction: Bytes,
-    /// Encoded [`LogEntry`]s that go with it.
-    #[prost(message, repeated, tag = "4")]
-    pub entries: Vec<LogEntry>,
+    /// Encoded [`LogEntry`]s that go with it: encoded once, kept by all members as they are.
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    pub entries: Vec<Bytes>,
     /// Everything up to here is committed by the whole acting set.
     #[prost(message, optional, tag = "5")]
     pub committed_to: Option<Version>,

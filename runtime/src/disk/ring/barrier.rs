@@ -57,6 +57,11 @@ impl Barrier {
         id.0 == self.first && group.writes_total == 1 && group.flush.is_some()
     }
 
+    /// Whether a flush may start now.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.groups.front(), Some(Group { writes_outstanding: 0, flush: Some(_), .. }))
+    }
+
     /// The flushes that may start now, all of them served by one `fdatasync`.
     pub(super) fn take_ready(&mut self) -> Vec<u64> {
         let mut ready = Vec::new();
