@@ -27,7 +27,7 @@ pub enum OsdEvent {
         token: u64,
         result: Result<(), KvError>,
     },
-    /// Nothing more is at hand: what was gathered goes to the disk. Between this and the next no disk request goes out.
+    /// Nothing more is at hand: what was gathered goes to the disk. The answer to [`OsdEffect::Gather`].
     Gathered,
     /// Stop in order.
     Stop,
@@ -41,6 +41,8 @@ pub enum OsdEffect {
         packet: Packet,
     },
     Disk(DiskRequest),
+    /// There is something for the disk, and perhaps more to come first: `Gathered` is wanted once nothing is at hand.
+    Gather,
     CloseSession(SessionId),
     Log {
         level: LogLevel,

@@ -16,6 +16,7 @@ mod merge;
 mod missing;
 pub mod persist;
 mod pg_log;
+mod requests;
 
 pub use entry::{Entry, RecordError, decode_version, encode_version};
 pub use info::{BackfillMark, History, Info, find_best};

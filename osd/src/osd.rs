@@ -162,6 +162,9 @@ impl<S: ObjectStore> Machine for Osd<S> {
             self.core.phase_since = (self.core.phase.clone(), now);
         }
         self.retime();
+        if self.core.store.wants_disk() {
+            out.push(OsdEffect::Gather);
+        }
     }
 
     fn next_deadline(&self) -> Option<Instant> {

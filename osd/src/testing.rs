@@ -196,7 +196,7 @@ impl Cluster {
                 OsdEffect::Send { to, packet } => self.send(id.0.into(), to, packet),
                 OsdEffect::Log { text, .. } => self.log.push(format!("{} {id}: {text}", self.now)),
                 OsdEffect::Stopped { reason, .. } => panic!("{id} stopped: {reason}"),
-                OsdEffect::CloseSession(_) | OsdEffect::Disk(_) => {}
+                OsdEffect::CloseSession(_) | OsdEffect::Disk(_) | OsdEffect::Gather => {}
             }
         }
     }

@@ -103,15 +103,23 @@ impl<K: Kv> Store<K> {
         }
     }
 
-    /// Issues as many of the round's writes as may be under way, once half of those have ended.
-    pub(crate) fn issue_some_writes(&mut self) {
+    fn write_backs_max(&self) -> usize {
         // Gently while there is room for more; with all force before commits have to wait for it.
         let share = if self.is_pressed() { 1 } else { 4 };
-        let in_flight_max = (self.config.writeback_in_flight_max / share).max(1);
-        if self.deferred.outstanding() > in_flight_max / 2 {
+        (self.config.writeback_in_flight_max / share).max(1)
+    }
+
+    /// Whether writes of the round may be issued: half of those that may be under way have ended.
+    pub(crate) fn may_issue(&self) -> bool {
+        self.deferred.is_waiting() && self.deferred.outstanding() <= self.write_backs_max() / 2
+    }
+
+    /// Issues as many of the round's writes as may be under way.
+    pub(crate) fn issue_some_writes(&mut self) {
+        if !self.may_issue() {
             return;
         }
-        for (first, segments) in self.deferred.issue(in_flight_max) {
+        for (first, segments) in self.deferred.issue(self.write_backs_max()) {
             self.stats.deferred_writes += 1;
             self.stats.deferred_bytes += segments.len() as u64 * BLOCK_U64;
             self.io.write(Purpose::WriteBack, first * BLOCK_U64, segments);
@@ -119,7 +127,7 @@ impl<K: Kv> Store<K> {
     }
 
     fn is_pressed(&self) -> bool {
-        self.deferred.total_bytes().max(self.deferred.total_held()) > self.config.deferred_bytes_max / 2
+        self.deferred.kept_bytes() > self.config.deferred_bytes_max / 2
     }
 
     pub(crate) fn write_back_done(&mut self) {

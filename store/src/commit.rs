@@ -33,29 +33,30 @@ impl InFlight {
 }
 
 impl<K: Kv> Store<K> {
-    /// Writes the oldest record that waits, if the one before it is durable and there is room.
-    pub(crate) fn launch(&mut self) {
-        if self.failed || self.journal.in_flight.is_some() {
-            return;
-        }
-        let only = self.overlay.layers.len() == 1;
+    /// Whether a record waits that can begin: the one before it is durable, and there is room.
+    pub(crate) fn may_launch(&self) -> bool {
         let front = &self.overlay.layers[0];
-        if front.is_empty() {
-            return;
+        if self.failed || self.journal.in_flight.is_some() || front.is_empty() {
+            return false;
         }
         let bytes = front.record_bytes();
-        if bytes > self.journal.ring.bytes {
-            let ring = self.journal.ring.bytes;
+        // Otherwise back-pressure: `maintain` has started what frees room.
+        bytes > self.journal.ring.bytes
+            || bytes <= self.journal.room() && self.deferred.kept_bytes() <= self.config.deferred_bytes_max
+    }
+
+    /// Writes the oldest record that waits, if it can begin.
+    pub(crate) fn launch(&mut self) {
+        if !self.may_launch() {
+            return;
+        }
+        let (bytes, ring) = (self.overlay.layers[0].record_bytes(), self.journal.ring.bytes);
+        if bytes > ring {
             return self.fail(StoreError::Corrupt(format!(
                 "a transaction needs {bytes} bytes of journal and there are {ring}; format the OSD with a larger journal"
             )));
         }
-        let kept = self.deferred.total_bytes().max(self.deferred.total_held());
-        if bytes > self.journal.room() || kept > self.config.deferred_bytes_max {
-            // Back-pressure: `maintain` has started what frees room, and its end comes back here.
-            return;
-        }
-        if only {
+        if self.overlay.layers.len() == 1 {
             self.overlay.push_layer();
         }
         let journal = &mut self.journal;

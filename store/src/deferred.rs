@@ -69,6 +69,16 @@ impl Deferred {
         self.ready_held + self.writing_held
     }
 
+    /// What counts against the limit: the blocks themselves, or what they keep in memory where that is more.
+    pub fn kept_bytes(&self) -> usize {
+        self.total_bytes().max(self.total_held())
+    }
+
+    /// Whether there are writes of the round that can go now.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Writes under way.
     pub fn outstanding(&self) -> usize {
         self.outstanding

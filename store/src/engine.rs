@@ -231,6 +231,11 @@ impl<K: Kv> ObjectStore for Store<K> {
         self.events.pop_front()
     }
 
+    fn wants_disk(&self) -> bool {
+        let idle = !self.failed && self.journal.in_flight.is_none();
+        !self.io.is_drained() || idle && (self.may_launch() || self.may_issue())
+    }
+
     fn poll_disk(&mut self) -> Option<DiskRequest> {
         if self.io.is_drained() {
             self.launch();

@@ -126,6 +126,8 @@ pub trait ObjectStore {
 
     /// Takes the next event, if there is one.
     fn poll_event(&mut self) -> Option<StoreEvent>;
+    /// Whether [`ObjectStore::poll_disk`] has something to give.
+    fn wants_disk(&self) -> bool;
     /// Takes the next disk request to carry out, in order. What has been submitted by then becomes one journal record,
     /// if none is under way: to be called until it returns nothing, once nothing more is at hand to submit.
     fn poll_disk(&mut self) -> Option<crate::DiskRequest>;

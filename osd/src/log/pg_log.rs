@@ -1,11 +1,12 @@
 //! The log in memory: entries in version order, and the requests they answered, which outlive their entries.
 
 use super::entry::{Entry, RecordError, decode_version, encode_version};
+use super::requests::Requests;
 use bytes::Bytes;
 use nacre_types::{ClientId, EVersion, ObjectId, RequestId, mutant};
 use nacre_wire::ErrorCode;
 use nacre_wire::messages::LogEntry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 /// Most requests remembered after their entries were trimmed. Beyond it the oldest are forgotten.
 pub const DUPS_MAX: usize = 3000;
@@ -60,8 +61,7 @@ pub struct PgLog {
     dups: VecDeque<Dup>,
     /// No keys of records up to here are left: none are looked for there. Zero for a log that was just loaded.
     forgotten_to: EVersion,
-    /// Only looked up, never iterated.
-    requests: HashMap<RequestId, EVersion>,
+    requests: Requests,
 }
 
 impl PgLog {
@@ -114,13 +114,11 @@ impl PgLog {
     }
 
     fn forget(&mut self, request: RequestId, version: EVersion) {
-        if self.requests.get(&request) == Some(&version) {
-            self.requests.remove(&request);
-        }
+        self.requests.remove(request, version);
     }
 
     pub fn find_request(&self, request: RequestId) -> Option<FoundRequest> {
-        let &version = self.requests.get(&request)?;
+        let version = self.requests.get(request)?;
         if let Some(entry) = self.at(version) {
             return Some(FoundRequest { version, code: entry.code, answer: entry.answer.clone() });
         }
@@ -230,7 +228,7 @@ impl PgLog {
             other.entries.iter().take_while(|entry| entry.version <= self.tail).cloned().collect();
         let count = older.len();
         for entry in older.into_iter().rev() {
-            if !self.requests.contains_key(&entry.request) {
+            if self.requests.get(entry.request).is_none() {
                 self.remember(entry.request, entry.version);
             }
             self.entries.push_front(entry);

@@ -211,6 +211,10 @@ impl ObjectStore for ModelStore {
         self.events.pop_front()
     }
 
+    fn wants_disk(&self) -> bool {
+        false
+    }
+
     fn poll_disk(&mut self) -> Option<DiskRequest> {
         None
     }

@@ -252,6 +252,10 @@ impl ObjectStore for MemStore {
         self.events.pop_front()
     }
 
+    fn wants_disk(&self) -> bool {
+        false
+    }
+
     fn poll_disk(&mut self) -> Option<DiskRequest> {
         None
     }

@@ -246,7 +246,7 @@ impl World {
                 self.slots[id as usize].stopped = Some(reason);
                 self.kill(id);
             }
-            OsdEffect::Disk(_) | OsdEffect::CloseSession(_) => {}
+            OsdEffect::Disk(_) | OsdEffect::Gather | OsdEffect::CloseSession(_) => {}
         }
     }
 

@@ -56,7 +56,7 @@ struct Driver<'a, M> {
     machine: &'a mut M,
     parts: OsdParts<'a>,
     effects: Outbox<OsdEffect>,
-    /// There were steps since the disk was given its requests.
+    /// The machine has asked for `Gathered`.
     gathering: bool,
     ended: Option<Ended>,
 }
@@ -134,8 +134,8 @@ impl<M: Machine<Event = OsdEvent, Effect = OsdEffect>> Driver<'_, M> {
 
     /// Nothing more is at hand: the disk gets what the steps since the last time led to.
     fn gathered(&mut self) {
-        self.step(OsdEvent::Gathered);
         self.gathering = false;
+        self.step(OsdEvent::Gathered);
         self.parts.disk.submit();
     }
 
@@ -163,12 +163,12 @@ impl<M: Machine<Event = OsdEvent, Effect = OsdEffect>> Driver<'_, M> {
         if self.ended.is_some() {
             return;
         }
-        self.gathering = true;
         self.machine.step(self.parts.clock.now(), event, &mut self.effects);
         for effect in self.effects.drain() {
             match effect {
                 OsdEffect::Send { to, packet } => self.parts.messenger.send(to, packet),
                 OsdEffect::Disk(request) => self.parts.disk.push(request),
+                OsdEffect::Gather => self.gathering = true,
                 OsdEffect::CloseSession(session) => self.parts.messenger.close_session(session),
                 OsdEffect::Log { level, text } => log(level, &text),
                 OsdEffect::Stopped { reason, failed } => self.ended = Some(Ended { reason, failed }),

@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// smaller ones key by key.
 const DELETED_SINGLY_MAX: usize = 64;
 
+/// What a batch keeps of a change besides its bytes, at most.
+const OP_BYTES: usize = 16;
+
 pub struct RocksKv {
     // Before `db`: its thread ends before the database closes.
     flusher: Flusher,
@@ -122,7 +125,13 @@ impl Kv for RocksKv {
     }
 
     fn write(&mut self, ops: Vec<KvOp>) -> Result<(), KvError> {
-        let mut batch = WriteBatch::default();
+        let bytes = |op: &KvOp| match op {
+            KvOp::Put { key, value } => key.len() + value.len() + OP_BYTES,
+            KvOp::Delete { key } => key.len() + OP_BYTES,
+            KvOp::DeleteRange { first, end } => first.len() + end.len() + OP_BYTES,
+        };
+        // Grown step by step, a large batch would be copied again and again.
+        let mut batch = WriteBatch::with_capacity_bytes(ops.iter().map(bytes).sum());
         for (index, op) in ops.iter().enumerate() {
             match op {
                 KvOp::Put { key, value } => batch.put(key, value),

@@ -47,7 +47,7 @@ pub struct OsdNode {
     latency_mean: Duration,
     rng: Rng,
     outbox: Outbox<OsdEffect>,
-    /// When the daemon has nothing else at hand, once something has happened to it.
+    /// When the daemon has nothing else at hand, once it has asked to be told.
     gathered_at: Option<Instant>,
     ended: bool,
     plant: Plant,
@@ -198,14 +198,8 @@ impl OsdNode {
         if self.ended {
             return;
         }
-        match event {
-            OsdEvent::Gathered => self.gathered_at = None,
-            // Mostly it has caught up at once; now and then it is busy, and more comes together.
-            _ if self.gathered_at.is_none() => {
-                let busy = if self.rng.chance(1, 4) { self.rng.below(400) } else { 0 };
-                self.gathered_at = Some(now + Duration::from_micros(busy));
-            }
-            _ => {}
+        if event == OsdEvent::Gathered {
+            self.gathered_at = None;
         }
         let mut outbox = std::mem::take(&mut self.outbox);
         self.osd.step(now, event, &mut outbox);
@@ -221,6 +215,12 @@ impl OsdNode {
                     self.lied.push(token);
                 }
                 OsdEffect::Disk(request) => self.disk.request(request),
+                OsdEffect::Gather if self.gathered_at.is_none() => {
+                    // Mostly it has caught up at once; now and then it is busy, and more comes together.
+                    let busy = if self.rng.chance(1, 4) { self.rng.below(400) } else { 0 };
+                    self.gathered_at = Some(now + Duration::from_micros(busy));
+                }
+                OsdEffect::Gather => {}
                 OsdEffect::CloseSession(session) => out.push(Output::CloseSession(session)),
                 OsdEffect::Log { text, .. } => out.push(Output::Log(text)),
                 OsdEffect::Stopped { reason, failed } => {

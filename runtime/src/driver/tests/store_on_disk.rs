@@ -67,6 +67,9 @@ impl Machine for Keeper {
                 other => panic!("{other:?}"),
             }
         }
+        if self.store.wants_disk() {
+            out.push(OsdEffect::Gather);
+        }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
