@@ -157,6 +157,7 @@ impl<S: ObjectStore> Machine for Osd<S> {
             OsdEvent::Stop => self.begin_stop(now, out),
         }
         self.work(now, out);
+        self.send_acks(now, out);
         self.serve_requests(now, out);
         if self.core.phase_since.0 != self.core.phase {
             self.core.phase_since = (self.core.phase.clone(), now);

@@ -3,7 +3,7 @@
 use super::boot::Phase;
 use super::{HELD_MAX, Osd};
 use crate::OsdEffect;
-use crate::log::Info;
+use crate::log::{Info, decode_version};
 use crate::pg::{Pg, State, interval_of};
 use nacre_store::ObjectStore;
 use nacre_types::{EntityName, Epoch, Instant, OsdId, Outbox, PgId, mutant};
@@ -52,6 +52,7 @@ impl<S: ObjectStore> Osd<S> {
                 self.core.log(out, LogLevel::Warning, text);
             }
             Message::CommandReply(_) | Message::OsdOpReply(_) | Message::WatchEvent(_) => {}
+            Message::RepOpReply(_) => self.on_acks(now, from, packet, out),
             ref message if interval_of(message).is_some() => match from.entity {
                 EntityName::Osd(osd) => self.on_pg_message(now, osd, from, packet, out),
                 _ => self.refuse(&from, &packet, "only OSDs speak about PGs", out),
@@ -150,6 +151,29 @@ impl<S: ObjectStore> Osd<S> {
                 }
                 _ => {}
             },
+        }
+    }
+
+    /// Members promise what they have made durable of PGs that this OSD leads.
+    fn on_acks(&mut self, now: Instant, from: Peer, packet: Packet, out: &mut Outbox<OsdEffect>) {
+        let EntityName::Osd(osd) = from.entity else {
+            return self.refuse(&from, &packet, "only OSDs speak about PGs", out);
+        };
+        if packet.epoch > self.core.maps.epoch()
+            || matches!(self.core.phase, Phase::Starting | Phase::Booting)
+        {
+            return self.hold(from, packet);
+        }
+        let Message::RepOpReply(reply) = packet.message else { return };
+        for ack in reply.acks {
+            let (id, version) = (PgId::from_u64(ack.pg), decode_version(ack.version));
+            let current = self.pgs.get(&id).is_some_and(|pg| {
+                !matches!(pg.state(), State::Removing | State::Reset)
+                    && (pg.interval() == Epoch(ack.interval) || mutant!(IntervalUnchecked))
+            });
+            if current {
+                self.with_pg(now, out, id, |pg, ctx| pg.on_ack(ctx, osd, version));
+            }
         }
     }
 

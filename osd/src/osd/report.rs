@@ -3,10 +3,11 @@
 use super::Osd;
 use super::boot::Phase;
 use crate::OsdEffect;
+use crate::log::encode_version;
 use nacre_store::ObjectStore;
-use nacre_types::{Instant, OsdId, Outbox, PgId};
+use nacre_types::{EVersion, Epoch, Instant, OsdId, Outbox, PgId};
 use nacre_wire::Address;
-use nacre_wire::messages::{OsdAlive, OsdPgTemp, OsdStats, PgTempWant};
+use nacre_wire::messages::{OsdAlive, OsdPgTemp, OsdStats, PgTempWant, RepAck, RepOpReply};
 use std::time::Duration;
 
 /// Reports caused by changes follow each other no closer.
@@ -94,6 +95,24 @@ impl<S: ObjectStore> Osd<S> {
         }
         for report in round.reports {
             core.send_mon(out, report);
+        }
+    }
+
+    /// Tells primaries what this step has made durable, each in one message.
+    pub(crate) fn send_acks(&mut self, now: Instant, out: &mut Outbox<OsdEffect>) {
+        let mut acks = std::mem::take(&mut self.core.requests.acks).into_iter().peekable();
+        while let Some(((primary, pg), promise)) = acks.next() {
+            let ack = |pg: PgId, (interval, version): (Epoch, EVersion)| RepAck {
+                pg: pg.as_u64(),
+                interval: interval.0,
+                version: encode_version(version),
+            };
+            let mut reply = RepOpReply { acks: vec![ack(pg, promise)] };
+            while let Some(((_, pg), promise)) = acks.next_if(|((to, _), _)| *to == primary) {
+                reply.acks.push(ack(pg, promise));
+            }
+            let packet = self.core.packet(reply);
+            self.core.ctx(now, out).send_osd(primary, packet);
         }
     }
 

@@ -5,7 +5,7 @@ use crate::token::{PgPurpose, Purpose, Tokens};
 use crate::{OsdConfig, OsdEffect};
 use nacre_maps::OsdMap;
 use nacre_store::ObjectStore;
-use nacre_types::{Epoch, Instant, OsdId, Outbox, PgId, Rng};
+use nacre_types::{EVersion, Epoch, Instant, OsdId, Outbox, PgId, Rng};
 use nacre_wire::messages::LogLevel;
 use nacre_wire::{Address, Message, Packet, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +44,8 @@ pub struct Requests {
     pub kick: BTreeSet<PgId>,
     /// PGs that have removed themselves.
     pub removed: BTreeSet<PgId>,
+    /// What this step has made durable of PGs that others lead: they are told when it ends.
+    pub acks: BTreeMap<(OsdId, PgId), (Epoch, EVersion)>,
     /// The store failed to answer: the OSD must stop.
     pub fatal: Option<String>,
 }

@@ -213,8 +213,8 @@ impl Pg {
     /// All members have committed a write.
     pub(crate) fn finish_write(&mut self, ctx: &mut PgContext<'_>, write: InFlight) {
         self.queue_of(&write.object).writers -= 1;
-        if let Some(op) = write.op.and_then(|id| self.forget(id))
-            && let Stage::InFlight { reply, data } = op.stage.clone()
+        if let Some(mut op) = write.op.and_then(|id| self.forget(id))
+            && let Stage::InFlight { reply, data } = std::mem::replace(&mut op.stage, Stage::Queued)
         {
             for action in &op.watch {
                 if *action == WatchAction::ObjectRemoved {

@@ -121,9 +121,8 @@ impl Pg {
         if self.pipeline.answered.len() > CLIENTS_MAX {
             self.pipeline.answered.pop_first();
         }
-        let gate = self.gate(ctx, op.write);
         if op.message.no_wait
-            && let Err(reason) = &gate
+            && let Err(reason) = self.gate(ctx, op.write)
         {
             return self.refuse(ctx, &op, ErrorCode::TryAgain, &format!("it would wait for {reason}"));
         }

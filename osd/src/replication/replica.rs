@@ -1,10 +1,10 @@
 //! A member's side: take writes in unbroken order, promise them once durable.
 
-use crate::log::{Entry, decode_version, encode_version};
+use crate::log::{Entry, decode_version};
 use crate::pg::{Pg, PgContext, State};
 use crate::token::PgPurpose;
 use nacre_types::{EVersion, OsdId, mutant};
-use nacre_wire::messages::{LogLevel, RepOp, RepOpReply};
+use nacre_wire::messages::{LogLevel, RepOp};
 use nacre_wire::{Data, Transaction};
 
 impl Pg {
@@ -64,8 +64,8 @@ impl Pg {
     }
 
     fn acknowledge(&self, ctx: &mut PgContext<'_>) {
-        let Some(primary) = self.members.primary() else { return };
-        let version = encode_version(self.replica_durable);
-        self.send(ctx, primary, RepOpReply { interval: self.interval().0, version });
+        if let Some(primary) = self.members.primary() {
+            ctx.requests.acks.insert((primary, self.id), (self.interval(), self.replica_durable));
+        }
     }
 }

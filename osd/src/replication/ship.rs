@@ -7,7 +7,7 @@ use crate::watch::WatchOutput;
 use bytes::Bytes;
 use nacre_store::StoreError;
 use nacre_types::{EVersion, Instant, ObjectId, OsdId, mutant};
-use nacre_wire::messages::{LogEntry, LogKind, LogLevel, RepOp, RepOpReply};
+use nacre_wire::messages::{LogEntry, LogKind, LogLevel, RepOp};
 use nacre_wire::{Data, Transaction};
 use prost::Message as _;
 use std::collections::BTreeSet;
@@ -126,13 +126,16 @@ impl Pg {
         self.info.follow(&self.log, &self.missing);
         // The counts go into the same transaction, so what it does to them must be known before it is submitted.
         let after = predicted(&transaction, &touched, &before);
+        let counted = (self.info.objects, self.info.bytes);
         for (was, is) in before.iter().zip(&after) {
             let bytes = self.info.bytes.saturating_add(is.unwrap_or(0)).saturating_sub(was.unwrap_or(0));
             self.info.bytes = bytes;
             let objects = self.info.objects + u64::from(is.is_some());
             self.info.objects = objects.saturating_sub(u64::from(was.is_some()));
         }
-        persist::counts(&mut transaction, self.info.objects, self.info.bytes);
+        if (self.info.objects, self.info.bytes) != counted {
+            persist::counts(&mut transaction, self.info.objects, self.info.bytes);
+        }
         ctx.submit(self.id, self.interval(), what, transaction);
     }
 
@@ -153,11 +156,10 @@ impl Pg {
         self.count_commits(ctx);
     }
 
-    pub(crate) fn on_rep_op_reply(&mut self, ctx: &mut PgContext<'_>, from: OsdId, reply: &RepOpReply) {
+    pub(crate) fn on_ack(&mut self, ctx: &mut PgContext<'_>, from: OsdId, version: EVersion) {
         if !self.is_active() {
             return;
         }
-        let version = crate::log::decode_version(reply.version);
         if version > self.log.head() {
             let text = format!("PG {}: {from} acknowledges {version}, which was never sent", self.id);
             return ctx.log(LogLevel::Error, text);
@@ -166,6 +168,7 @@ impl Pg {
         peer.durable = peer.durable.max(version);
         peer.info.last_update = peer.info.last_update.max(version);
         self.count_commits(ctx);
+        self.settle(ctx);
     }
 
     /// Answers what all members have committed by now.

@@ -56,12 +56,22 @@ pub struct RepOp {
     pub trim_to: Option<Version>,
 }
 
-/// A replica's promise: everything up to `version` in this interval is durable here.
+/// A replica's promises to one primary: what one journal record has made durable goes in one message. Tags 1 and 2 were
+/// a promise for the packet's PG alone.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct RepOpReply {
+    #[prost(message, repeated, tag = "3")]
+    pub acks: Vec<RepAck>,
+}
+
+/// Everything of the PG up to `version` in this interval is durable here.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct RepAck {
     #[prost(uint64, tag = "1")]
+    pub pg: u64,
+    #[prost(uint64, tag = "2")]
     pub interval: u64,
-    #[prost(message, optional, tag = "2")]
+    #[prost(message, optional, tag = "3")]
     pub version: Option<Version>,
 }
 
