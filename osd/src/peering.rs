@@ -12,11 +12,12 @@ mod get_log;
 mod get_missing;
 mod interval;
 mod member;
+mod pieces;
 mod prior_set;
 mod up_thru;
 
 pub use choose_acting::{Choice, choose_acting};
-pub(crate) use get_log::Pieces;
+pub(crate) use pieces::Pieces;
 pub use prior_set::PriorSet;
 
 use crate::pg::{Pg, PgContext, State};

@@ -196,7 +196,9 @@ impl<K: Kv> Replay<'_, K> {
         let (seq, position) = (header.stamp.seq, header.stamp.position + header.total_bytes());
         if mutant!(OmapLostInReplay) {
             ops.retain(|op| match op {
-                KvOp::Delete { key } | KvOp::DeleteRange { first: key, .. } => !key.starts_with(keys::OMAPS.0),
+                KvOp::Delete { key } | KvOp::DeleteRange { first: key, .. } => {
+                    !key.starts_with(keys::OMAPS.0)
+                }
                 KvOp::Put { .. } => true,
             });
         }

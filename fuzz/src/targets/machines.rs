@@ -336,7 +336,10 @@ impl OneOsd {
                     assert!(back.is_ok(), "what is sent decodes");
                 }
                 OsdEffect::Stopped { .. } => self.stopped = true,
-                OsdEffect::Disk(_) | OsdEffect::CloseSession(_) | OsdEffect::Log { .. } => {}
+                OsdEffect::Disk(_)
+                | OsdEffect::Gather
+                | OsdEffect::CloseSession(_)
+                | OsdEffect::Log { .. } => {}
             }
         }
         self.osd.check();
@@ -401,6 +404,7 @@ pub fn osd_seeds() -> Vec<Vec<u8>> {
             &PgActivate {
                 interval,
                 info: Some(PgInfo { pg: 1 << 32 | 2, exists: true, ..PgInfo::default() }),
+                piece: Some(Piece { transfer: 1, index: 0, last: true }),
                 ..PgActivate::default()
             }
             .into(),

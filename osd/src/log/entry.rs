@@ -20,6 +20,8 @@ pub enum RecordError {
     Malformed { record: &'static str, reason: String },
     #[error("log entries are out of order: {version} follows {previous}")]
     OutOfOrder { version: EVersion, previous: EVersion },
+    #[error("log entries are lacking between {previous} and {version}")]
+    Gap { version: EVersion, previous: EVersion },
 }
 
 /// One change of one object, or one failed request.

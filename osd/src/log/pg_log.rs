@@ -270,6 +270,18 @@ impl PgLog {
         Ok(log)
     }
 
+    /// The log, if no entry is lacking between its tail and its head: each write took the next number.
+    pub fn unbroken(self) -> Result<PgLog, RecordError> {
+        let mut last = self.tail;
+        for entry in &self.entries {
+            if entry.version.seq != last.seq + 1 {
+                return Err(RecordError::Gap { version: entry.version, previous: last });
+            }
+            last = entry.version;
+        }
+        Ok(self)
+    }
+
     /// Panics where the parts do not fit together.
     pub fn check(&self) {
         assert!(self.tail <= self.head);
@@ -279,5 +291,8 @@ impl PgLog {
         assert!(self.entries.front().is_none_or(|entry| entry.version > self.tail));
         assert_eq!(self.entries.back().map_or(self.tail, |entry| entry.version), self.head);
         assert!(self.dups.len() <= DUPS_MAX);
+        let seqs =
+            || std::iter::once(self.tail.seq).chain(self.entries.iter().map(|entry| entry.version.seq));
+        assert!(seqs().zip(seqs().skip(1)).all(|(a, b)| a + 1 == b), "no write is missing from the log");
     }
 }

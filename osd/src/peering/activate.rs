@@ -8,7 +8,7 @@ use nacre_maps::OsdMap;
 use nacre_types::buggify;
 use nacre_types::{OsdId, mutant};
 use nacre_wire::Transaction;
-use nacre_wire::messages::{PgActivate, PgActivated, PgQuery, PgRemove};
+use nacre_wire::messages::{PgActivate, PgActivated, PgQuery, PgRemove, Piece};
 use std::collections::BTreeSet;
 
 impl Pg {
@@ -60,7 +60,8 @@ impl Pg {
             let most = if buggify("osd: activation in small pieces") { 2 } else { LOG_PIECE };
             let count = entries.len().div_ceil(most).max(1);
             let mut entries = entries.into_iter();
-            for piece in 1..=count {
+            let transfer = ctx.rng.next_u64();
+            for index in 0..count {
                 let message = PgActivate {
                     interval: self.interval().0,
                     info: Some(self.info.encode()),
@@ -68,7 +69,7 @@ impl Pg {
                     tail: encode_version(tail),
                     past_intervals: self.past.encode(),
                     start_backfill: since.is_none(),
-                    more: piece < count,
+                    piece: Some(Piece { transfer, index: index as u32, last: index + 1 == count }),
                     prior_leases: leases.clone(),
                 };
                 self.send(ctx, osd, message);

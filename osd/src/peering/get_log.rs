@@ -8,28 +8,6 @@ use nacre_types::{EVersion, Needs, OsdId};
 use nacre_wire::Transaction;
 use nacre_wire::messages::{self, LogLevel, PgLogRequest};
 
-/// A log that arrives in pieces.
-#[derive(Clone, Debug, Default)]
-pub struct Pieces {
-    entries: Vec<messages::LogEntry>,
-    missing: Vec<messages::MissingObject>,
-}
-
-impl Pieces {
-    pub(super) fn entries(&self) -> &[messages::LogEntry] {
-        &self.entries
-    }
-
-    pub(super) fn extend_entries(&mut self, entries: &[messages::LogEntry]) {
-        if self.entries.len() + entries.len() <= PIECES_MAX {
-            self.entries.extend_from_slice(entries);
-        }
-    }
-}
-
-/// Most records taken from one peer: a log's and its dups' bounds, and an object each in the missing set.
-const PIECES_MAX: usize = 1 << 20;
-
 impl Pg {
     pub(crate) fn start_get_log(&mut self, ctx: &mut PgContext<'_>, auth: OsdId) {
         self.full_log_wanted = false;
@@ -73,14 +51,15 @@ impl Pg {
         let most = if buggify("osd: log sent in small pieces") { 2 } else { LOG_PIECE };
         let count = entries.len().max(missing.len()).div_ceil(most).max(1);
         let (mut entries, mut missing) = (entries.into_iter(), missing.into_iter());
-        for piece in 1..=count {
+        let transfer = ctx.rng.next_u64();
+        for index in 0..count {
             let reply = messages::PgLog {
                 interval: self.interval().0,
                 info: Some(self.info.encode()),
                 entries: entries.by_ref().take(most).collect(),
                 tail: encode_version(tail),
                 missing: missing.by_ref().take(most).collect(),
-                more: piece < count,
+                piece: Some(messages::Piece { transfer, index: index as u32, last: index + 1 == count }),
             };
             self.send(ctx, from, reply);
         }
@@ -96,23 +75,10 @@ impl Pg {
         if !wanted {
             return;
         }
-        let pieces = self.incoming.entry(from).or_default();
-        // Answers to a request sent twice may interleave; the entries of one answer ascend.
-        let last = pieces.entries.last().map_or(EVersion::ZERO, |entry| decode_version(entry.version));
-        let first = message.entries.first().map(|entry| decode_version(entry.version));
-        if first.is_some_and(|first| first <= last)
-            || pieces.entries.len() + pieces.missing.len() > PIECES_MAX
-        {
-            *pieces = Pieces::default();
-        }
-        pieces.entries.extend(message.entries);
-        pieces.missing.extend(message.missing);
-        if message.more {
-            return;
-        }
-        let pieces = self.incoming.remove(&from).unwrap_or_default();
-        let log = PgLog::decode(decode_version(message.tail), &pieces.entries);
-        let missing = MissingSet::decode(&pieces.missing);
+        let (Some(piece), pieces) = (message.piece, self.incoming.entry(from).or_default()) else { return };
+        let Some((entries, missing)) = pieces.take(piece, message.entries, message.missing) else { return };
+        let log = PgLog::decode(decode_version(message.tail), &entries).and_then(PgLog::unbroken);
+        let missing = MissingSet::decode(&missing);
         let (log, missing) = match (log, missing) {
             (Ok(log), Ok(missing)) => (log, missing),
             (Err(error), _) | (_, Err(error)) => {

@@ -1,6 +1,5 @@
 //! The members' side of peering: tell the primary what is here, take over its log, record the start.
 
-use super::get_log::Pieces;
 use crate::log::{
     BackfillMark, History, Info, MissingSet, PastIntervals, PgLog, decode_version, merge_authoritative,
     persist,
@@ -8,9 +7,9 @@ use crate::log::{
 use crate::pg::{Pg, PgContext, State};
 use crate::replication::lease::{Promise, with_drift};
 use crate::token::PgPurpose;
-use nacre_types::{EVersion, Instant, OsdId, mutant};
+use nacre_types::{Instant, OsdId, mutant};
 use nacre_wire::Transaction;
-use nacre_wire::messages::{GrantedLease, LogLevel, PgActivate, PgActivated, PgNotify, PgQuery};
+use nacre_wire::messages::{GrantedLease, LogEntry, LogLevel, PgActivate, PgActivated, PgNotify, PgQuery};
 use std::time::Duration;
 
 impl Pg {
@@ -55,7 +54,7 @@ impl Pg {
     }
 
     /// The primary makes this OSD a member of the interval.
-    pub(crate) fn on_activate(&mut self, ctx: &mut PgContext<'_>, from: OsdId, message: PgActivate) {
+    pub(crate) fn on_activate(&mut self, ctx: &mut PgContext<'_>, from: OsdId, mut message: PgActivate) {
         if self.members.primary() != Some(from) || from == self.me {
             return;
         }
@@ -66,13 +65,10 @@ impl Pg {
             State::Stray => {}
             _ => return,
         }
-        let mut pieces = self.incoming.remove(&from).unwrap_or_default();
-        pieces.add_entries(&message.entries);
-        if message.more {
-            self.incoming.insert(from, pieces);
-            return;
-        }
-        if let Err(reason) = self.take_activation(ctx, &message, pieces) {
+        let (Some(piece), pieces) = (message.piece, self.incoming.entry(from).or_default()) else { return };
+        let entries = std::mem::take(&mut message.entries);
+        let Some((entries, _)) = pieces.take(piece, entries, Vec::new()) else { return };
+        if let Err(reason) = self.take_activation(ctx, &message, &entries) {
             ctx.log(
                 LogLevel::Error,
                 format!("PG {}: the activation by {from} does not fit: {reason}", self.id),
@@ -85,7 +81,7 @@ impl Pg {
         &mut self,
         ctx: &mut PgContext<'_>,
         message: &PgActivate,
-        pieces: Pieces,
+        entries: &[LogEntry],
     ) -> Result<(), String> {
         let theirs = message.info.as_ref().ok_or("it has no info")?;
         let theirs = Info::decode(theirs).map_err(|e| e.to_string())?;
@@ -93,8 +89,8 @@ impl Pg {
             return Err(format!("it is of PG {}", theirs.pg));
         }
         let past = PastIntervals::decode(&message.past_intervals).map_err(|e| e.to_string())?;
-        let auth =
-            PgLog::decode(decode_version(message.tail), pieces.entries()).map_err(|e| e.to_string())?;
+        let auth = PgLog::decode(decode_version(message.tail), entries).and_then(PgLog::unbroken);
+        let auth = auth.map_err(|e| e.to_string())?;
         if auth.head() != theirs.last_update {
             return Err(format!("its log ends at {}, not at {}", auth.head(), theirs.last_update));
         }
@@ -163,16 +159,4 @@ pub(super) fn heard(ctx: &PgContext<'_>, leases: &[GrantedLease]) -> Vec<Promise
         end: ctx.now + Duration::from_nanos(lease.remaining_ns).min(longest),
     };
     leases.iter().map(heard).collect()
-}
-
-impl Pieces {
-    pub(super) fn add_entries(&mut self, entries: &[nacre_wire::messages::LogEntry]) {
-        // An activation sent twice may interleave with itself; the entries of one ascend.
-        let last = self.entries().last().map_or(EVersion::ZERO, |entry| decode_version(entry.version));
-        let first = entries.first().map(|entry| decode_version(entry.version));
-        if first.is_some_and(|first| first <= last) {
-            *self = Pieces::default();
-        }
-        self.extend_entries(entries);
-    }
 }

@@ -78,13 +78,15 @@ impl<M: Machine<Event = OsdEvent, Effect = OsdEffect>> Driver<'_, M> {
             if busy && turns < TURNS_IN_A_ROW_MAX {
                 continue;
             }
-            if self.gathering {
+            if busy || self.gathering {
                 tokio::task::yield_now().await;
                 if turns < TURNS_IN_A_ROW_MAX && self.turn() {
                     turns += 1;
                     continue;
                 }
-                self.gathered();
+                if self.gathering {
+                    self.gathered();
+                }
             }
             turns = 0;
             if busy || self.ended.is_some() {

@@ -158,7 +158,9 @@ impl Overlay {
 
     pub fn get<K: Kv>(&self, kv: &K, key: &[u8]) -> Result<Option<Bytes>, KvError> {
         let settled = (&self.settled.kv, &self.settled.ranges);
-        for (changes, ranges) in self.layers.iter().rev().map(|layer| (&layer.kv, &layer.ranges)).chain([settled]) {
+        for (changes, ranges) in
+            self.layers.iter().rev().map(|layer| (&layer.kv, &layer.ranges)).chain([settled])
+        {
             if let Some(value) = changes.get(key) {
                 return Ok(value.clone());
             }
@@ -188,8 +190,11 @@ impl Overlay {
         let mut changes: BTreeMap<&[u8], Option<&Bytes>> = BTreeMap::new();
         let mut removed: Vec<&KeyRange> = Vec::new();
         let settled = (&self.settled.kv, &self.settled.ranges);
-        for (kv, ranges) in [settled].into_iter().chain(self.layers.iter().map(|layer| (&layer.kv, &layer.ranges))) {
-            for range in ranges.iter().filter(|range| range.0.as_slice() < end && range.1.as_slice() > first) {
+        for (kv, ranges) in
+            [settled].into_iter().chain(self.layers.iter().map(|layer| (&layer.kv, &layer.ranges)))
+        {
+            for range in ranges.iter().filter(|range| range.0.as_slice() < end && range.1.as_slice() > first)
+            {
                 changes.retain(|key, _| !holds(range, key));
                 removed.push(range);
             }

@@ -264,9 +264,22 @@ pub struct PgLog {
     pub tail: Option<Version>,
     #[prost(message, repeated, tag = "5")]
     pub missing: Vec<MissingObject>,
-    /// More pieces of the same answer follow; entries and missing accumulate.
-    #[prost(bool, tag = "6")]
-    pub more: bool,
+    /// Entries and missing of the pieces of one answer accumulate.
+    #[prost(message, optional, tag = "7")]
+    pub piece: Option<Piece>,
+}
+
+/// Which part of a log's transfer a message is. Tag 6 of [`PgLog`] and 7 of [`PgActivate`] only said whether more follow.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Piece {
+    /// The same in all pieces that make up one log; another one when it is sent again.
+    #[prost(fixed64, tag = "1")]
+    pub transfer: u64,
+    /// From zero.
+    #[prost(uint32, tag = "2")]
+    pub index: u32,
+    #[prost(bool, tag = "3")]
+    pub last: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -299,8 +312,8 @@ pub struct PgActivate {
     /// The peer's content is to be discarded and backfilled from the start.
     #[prost(bool, tag = "6")]
     pub start_backfill: bool,
-    #[prost(bool, tag = "7")]
-    pub more: bool,
+    #[prost(message, optional, tag = "11")]
+    pub piece: Option<Piece>,
     /// Read leases of earlier intervals that keep the primary from serving: the member's promise from now on.
     #[prost(message, repeated, tag = "10")]
     pub prior_leases: Vec<GrantedLease>,
