@@ -13,6 +13,7 @@
 //! head and its clones are never parted.
 
 mod member;
+mod purge;
 
 use crate::log::BackfillMark;
 use crate::pg::{Pg, PgContext};
@@ -23,6 +24,7 @@ use nacre_types::buggify;
 use nacre_types::{EVersion, Instant, ObjectId, OsdId, mutant};
 use nacre_wire::ObjectName;
 use nacre_wire::messages::{BackfillDigest, BackfillProgress, BackfillScan, LogLevel, ObjectVersion};
+use purge::Purge;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Objects per window: bounds messages, and what one interruption repeats.
@@ -38,6 +40,8 @@ pub(crate) struct Backfill {
     stage: Stage,
     /// Objects behind the mark so far in this interval, for progress.
     passed: u64,
+    /// The target is too full, and has nothing that it could give up.
+    purged: bool,
 }
 
 #[derive(Debug)]
@@ -53,6 +57,8 @@ enum Stage {
         last: bool,
         remove: BTreeMap<ObjectId, EVersion>,
     },
+    /// The target is too full: first it makes room.
+    Purging(Purge),
     Done,
 }
 
@@ -144,7 +150,7 @@ impl Pg {
                 BackfillMark::Complete => (Bytes::new(), Stage::Done),
                 BackfillMark::At(mark) => (mark.clone(), Stage::Idle),
             };
-            self.recovery.backfills.insert(osd, Backfill { mark, stage, passed: 0 });
+            self.recovery.backfills.insert(osd, Backfill { mark, stage, passed: 0, purged: false });
         }
     }
 
@@ -161,16 +167,16 @@ impl Pg {
         match &mut backfill.stage {
             Stage::Idle => {
                 backfill.stage = Stage::Scanning { asked: ctx.now };
-                self.send_scan(ctx, osd);
+                let after = backfill.mark.clone();
+                self.send_scan(ctx, osd, after);
             }
             Stage::Filling(_) => self.fill(ctx, osd),
-            Stage::Scanning { .. } | Stage::Moving { .. } | Stage::Done => {}
+            Stage::Scanning { .. } | Stage::Moving { .. } | Stage::Purging(_) | Stage::Done => {}
         }
     }
 
-    fn send_scan(&self, ctx: &mut PgContext<'_>, osd: OsdId) {
-        let Some(backfill) = self.recovery.backfills.get(&osd) else { return };
-        let (interval, after) = (self.interval().0, backfill.mark.clone());
+    fn send_scan(&self, ctx: &mut PgContext<'_>, osd: OsdId, after: Bytes) {
+        let interval = self.interval().0;
         self.send(ctx, osd, BackfillScan { interval, after, entries_max: WINDOW_OBJECTS as u32 });
     }
 
@@ -181,15 +187,21 @@ impl Pg {
         digest: &BackfillDigest,
     ) {
         let Some(backfill) = self.recovery.backfills.get(&from) else { return };
-        if !matches!(backfill.stage, Stage::Scanning { .. }) || digest.after != backfill.mark {
-            return;
+        match &backfill.stage {
+            Stage::Scanning { .. } if digest.after == backfill.mark => {}
+            Stage::Purging(_) => {}
+            _ => return,
         }
+        let purging = matches!(backfill.stage, Stage::Purging(_));
         let mut theirs = BTreeMap::new();
         for record in &digest.objects {
             let Some(Ok(object)) = record.object.as_ref().map(ObjectName::decode) else {
                 return ctx.log(LogLevel::Warning, format!("{from} lists an illegal object; ignored"));
             };
             theirs.insert(object, crate::log::decode_version(record.version));
+        }
+        if purging {
+            return self.purge_listed(ctx, from, &digest.after, &digest.end, theirs);
         }
         match self.compare(ctx, &digest.after, &digest.end, theirs) {
             Ok(window) => {
@@ -310,14 +322,25 @@ impl Pg {
     fn send_mark(&self, ctx: &mut PgContext<'_>, osd: OsdId) {
         let Some(backfill) = self.recovery.backfills.get(&osd) else { return };
         let Stage::Moving { last, remove, .. } = &backfill.stage else { return };
+        self.send_progress(ctx, osd, backfill.mark.clone(), *last, remove);
+    }
+
+    fn send_progress(
+        &self,
+        ctx: &mut PgContext<'_>,
+        osd: OsdId,
+        last_backfill: Bytes,
+        done: bool,
+        remove: &BTreeMap<ObjectId, EVersion>,
+    ) {
         let record = |(object, version): (&ObjectId, &EVersion)| ObjectVersion {
             object: Some(ObjectName::from(object)),
             version: crate::log::encode_version(*version),
         };
         let message = BackfillProgress {
             interval: self.interval().0,
-            last_backfill: backfill.mark.clone(),
-            done: *last,
+            last_backfill,
+            done,
             ack: false,
             remove: remove.iter().map(record).collect(),
         };
@@ -326,6 +349,9 @@ impl Pg {
 
     pub(crate) fn on_backfill_ack(&mut self, ctx: &mut PgContext<'_>, from: OsdId, ack: &BackfillProgress) {
         let Some(backfill) = self.recovery.backfills.get_mut(&from) else { return };
+        if matches!(backfill.stage, Stage::Purging(_)) && ack.last_backfill == backfill.mark && !ack.done {
+            return self.purge_removed(ctx, from);
+        }
         let Stage::Moving { last, .. } = backfill.stage else { return };
         if ack.last_backfill != backfill.mark || ack.done != last {
             return;
@@ -375,12 +401,14 @@ impl Pg {
             match &mut backfill.stage {
                 Stage::Scanning { asked } if ctx.now.since(*asked) >= interval => {
                     *asked = ctx.now;
-                    self.send_scan(ctx, osd);
+                    let after = backfill.mark.clone();
+                    self.send_scan(ctx, osd, after);
                 }
                 Stage::Moving { asked, .. } if ctx.now.since(*asked) >= interval => {
                     *asked = ctx.now;
                     self.send_mark(ctx, osd);
                 }
+                Stage::Purging(_) => self.purge_again(ctx, osd, interval),
                 Stage::Filling(window) => {
                     let in_flight = window.in_flight.clone();
                     for (object, transfer) in in_flight {

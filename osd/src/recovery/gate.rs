@@ -216,6 +216,12 @@ impl Pg {
         self.recovery.gate.granted.contains(&osd) && !self.recovery.gate.too_full.contains_key(&osd)
     }
 
+    /// A target that was too full has made room.
+    pub(crate) fn gate_ask_again(&mut self, osd: OsdId) {
+        self.recovery.gate.too_full.remove(&osd);
+        self.recovery.gate.asked = Instant::ZERO;
+    }
+
     /// Gives all slots back.
     pub(super) fn close_gate(&mut self, ctx: &mut PgContext<'_>) {
         self.backfill_stop_draining(ctx);
@@ -272,6 +278,7 @@ impl Pg {
             gate.granted.remove(&from);
             gate.too_full.insert(from, ctx.now + FULL_RETRY);
             self.backfill_stop_draining(ctx);
+            self.backfill_purge(ctx, from);
             self.recovery_changed(ctx);
         } else if reply.granted {
             gate.granted.insert(from);
