@@ -211,6 +211,13 @@ fn options(bug: Mutant, seed: u64) -> Options {
             ..refilling
         },
         GapAccepted => Options { faults: faults("pause"), conditions: resets, ..busy },
+        PieceMissed => Options {
+            faults: faults("crash,partition,buggify"),
+            conditions: resets,
+            pg_num: 1,
+            fault_interval: Duration::from_secs(1),
+            ..busy
+        },
         UpThruSkipped | PastIntervalForgotten | DownIgnored => {
             Options { faults: faults("crash,power"), ..pair }
         }

@@ -45,6 +45,7 @@ mutants! {
     DupsDroppedAtTrim "dups-dropped-at-trim" "requests are forgotten when the log is trimmed",
     DupsNotSent "dups-not-sent" "a member that is filled anew does not get the dup table",
     GapAccepted "gap-accepted" "a replica takes a write although the one before it is missing",
+    PieceMissed "piece-missed" "a log is put together although a piece of it was lost",
     MinSizeIgnored "min-size-ignored" "writes are accepted by fewer members than min_size",
     ReadsUncommitted "reads-uncommitted" "a read does not wait for the write before it to commit",
     LeaseIgnored "lease-ignored" "a primary reads without a lease of its members",
