@@ -24,6 +24,8 @@ pub struct ModelStore {
     pub meta: BTreeMap<(PgId, Vec<u8>), Bytes>,
     /// Objects whose data fails its checksum until it is replaced.
     pub bad: BTreeSet<ObjectId>,
+    /// How much it holds; zero says that nobody knows.
+    pub total_bytes: u64,
     events: VecDeque<StoreEvent>,
 }
 
@@ -200,7 +202,8 @@ impl ObjectStore for ModelStore {
     }
 
     fn usage(&self) -> Usage {
-        Usage::default()
+        let used_bytes = self.objects.values().map(|object| object.data.len() as u64).sum();
+        Usage { total_bytes: self.total_bytes, used_bytes }
     }
 
     fn stats(&self) -> StoreStats {

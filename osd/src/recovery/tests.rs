@@ -199,6 +199,31 @@ fn backfill_never_runs_ahead_of_the_log() {
     c.assert_copies_agree();
 }
 
+/// An OSD was away while what fills it was deleted. Only its backfill can tell it, and for that it is too full.
+#[test]
+fn a_target_that_is_too_full_gives_up_what_was_deleted_meanwhile() {
+    let mut c = Cluster::new(3, 3, 1);
+    for n in 0..300 {
+        c.write(&object(&format!("o{n}")), 0, bytes(n, 3000));
+    }
+    c.settle();
+    let down = other_than(&c, c.primary(PG));
+    c.kill(down);
+    // The end of the range as well, which the backfill comes to last; and more than the log remembers.
+    for n in 20..300 {
+        c.op(&object(&format!("o{n}")), vec![ObjectOpKind::Remove(Empty {})], Data::default());
+    }
+    for n in 0..20 {
+        c.write(&object(&format!("o{n}")), 0, bytes(1000 + n, 3000));
+    }
+    c.disks.get_mut(&down).unwrap().total_bytes = 300 * 3000 + 1000;
+    c.start(down);
+    c.run_until("the full OSD is filled", Cluster::is_clean);
+    c.settle();
+    c.assert_copies_agree();
+    assert!(c.delivered["BackfillScan"] > 0, "by log it would have been easy");
+}
+
 #[test]
 fn a_damaged_copy_at_the_primary_is_read_elsewhere_and_repaired() {
     let mut c = Cluster::new(3, 3, 1);
