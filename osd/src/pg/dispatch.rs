@@ -156,6 +156,7 @@ impl Pg {
     /// The PG's own invariants.
     pub(crate) fn check(&self) {
         self.log.check();
+        assert_eq!(self.log.gap(), None, "no write is missing from the log of {}", self.id);
         if self.is_active() {
             assert!(self.is_primary(), "{}: only the primary is Active", self.id);
             assert!(self.own_durable <= self.log.head());

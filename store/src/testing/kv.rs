@@ -106,10 +106,11 @@ fn apply(map: &mut BTreeMap<Vec<u8>, Bytes>, ops: Vec<KvOp>) {
         match op {
             KvOp::Put { key, value } => drop(map.insert(key, value)),
             KvOp::Delete { key } => drop(map.remove(&key)),
-            KvOp::DeleteRange { first, end } => {
+            KvOp::DeleteRange { first, end } if first < end => {
                 let keys: Vec<Vec<u8>> = map.range(first..end).map(|(k, _)| k.clone()).collect();
                 keys.iter().for_each(|key| drop(map.remove(key)));
             }
+            KvOp::DeleteRange { .. } => {}
         }
     }
 }
