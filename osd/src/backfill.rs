@@ -78,6 +78,14 @@ struct Window {
     objects: u64,
 }
 
+impl Window {
+    /// Whether the object lies in it, behind `mark`.
+    fn covers(&self, mark: &[u8], object: &ObjectId) -> bool {
+        let key = object.key();
+        key.as_slice() > mark && (self.last || key.as_slice() <= self.end.as_ref())
+    }
+}
+
 impl Backfill {
     pub(crate) fn is_done(&self) -> bool {
         matches!(self.stage, Stage::Done)
@@ -231,8 +239,16 @@ impl Pg {
         for object in ours {
             let version = usable_version(ctx.store, &object)?;
             let equal = theirs.remove(&object) == Some(version) && version != EVersion::ZERO;
-            if !equal || self.missing.contains(&object) {
+            if !equal {
                 window.pending.insert(object);
+            }
+        }
+        // What is missing here is there all the same: it is to be pushed once it is found, and until then what the target
+        // has of it may be all that is left.
+        for (object, _) in self.missing.iter() {
+            if window.covers(mark, object) {
+                theirs.remove(object);
+                window.pending.insert(object.clone());
             }
         }
         window.remove = theirs;
@@ -297,15 +313,11 @@ impl Pg {
     /// All of the window is there: the mark goes to its end.
     fn move_mark(&mut self, ctx: &mut PgContext<'_>, osd: OsdId) {
         // What is missing here itself cannot have been looked at: the mark must not pass it.
-        let stays = |object: &ObjectId, window: &Window, mark: &[u8]| {
-            let key = object.key();
-            key.as_slice() > mark && (window.last || key.as_slice() <= window.end.as_ref())
-        };
         let Some(backfill) = self.recovery.backfills.get_mut(&osd) else { return };
         let Stage::Filling(window) = &mut backfill.stage else { return };
         if !window.pending.is_empty()
             || !window.in_flight.is_empty()
-            || self.missing.iter().any(|(object, _)| stays(object, window, &backfill.mark))
+            || self.missing.iter().any(|(object, _)| window.covers(&backfill.mark, object))
         {
             return;
         }

@@ -3,10 +3,11 @@
 mod thrash;
 
 use super::usable_version;
+use crate::log::Missing;
 use crate::testing::{Cluster, PG, POOL, object};
 use nacre_maps::{SnapRange, WEIGHT_IN};
 use nacre_store::ObjectStore;
-use nacre_types::{OsdId, Rng};
+use nacre_types::{EVersion, OsdId, Rng};
 use nacre_wire::Data;
 use nacre_wire::op::{Empty, Extent, ObjectOpKind, PairList};
 use nacre_wire::transaction::Pair;
@@ -222,6 +223,40 @@ fn a_target_that_is_too_full_gives_up_what_was_deleted_meanwhile() {
     c.settle();
     c.assert_copies_agree();
     assert!(c.delivered["BackfillScan"] > 0, "by log it would have been easy");
+}
+
+/// What the members lack themselves, the target must keep, old as it may be: nobody else has anything of it.
+#[test]
+fn a_target_keeps_what_is_missing_at_its_primary() {
+    let mut c = Cluster::new(3, 3, 1);
+    for n in 0..300 {
+        c.write(&object(&format!("o{n}")), 0, bytes(n, 3000));
+    }
+    c.settle();
+    let down = other_than(&c, c.primary(PG));
+    c.kill(down);
+    for n in 20..300 {
+        c.op(&object(&format!("o{n}")), vec![ObjectOpKind::Remove(Empty {})], Data::default());
+    }
+    for n in 0..20 {
+        c.write(&object(&format!("o{n}")), 0, bytes(1000 + n, 3000));
+    }
+    c.settle();
+    let lost = object("o7");
+    for id in c.osds.keys().copied().collect::<Vec<_>>() {
+        let need = usable_version(c.osds[&id].store(), &lost).unwrap();
+        c.disk(id).objects.remove(&lost);
+        let pg = c.osds.get_mut(&id).unwrap().pgs.get_mut(&PG).unwrap();
+        pg.missing.add(lost.clone(), Missing { need, have: EVersion::ZERO, is_delete: false });
+        pg.info.follow(&pg.log, &pg.missing);
+    }
+    c.disks.get_mut(&down).unwrap().total_bytes = 300 * 3000 + 1000;
+    c.start(down);
+    c.run_until("it has given up the rest", |c| c.osds[&down].store().objects.len() < 100);
+    for _ in 0..2000 {
+        c.turn();
+    }
+    assert!(c.osds[&down].store().objects.contains_key(&lost), "the last of it");
 }
 
 #[test]
