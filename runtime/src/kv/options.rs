@@ -29,9 +29,10 @@ const STORE_MEMTABLE_BYTES: usize = 1 << 30;
 const MON_MEMTABLE_BYTES: usize = 4 << 20;
 const ARENA_BYTES: usize = 512 << 10;
 
-/// Files at level 0 with which compaction starts: one for each checkpoint. They share many keys, and the level below is
-/// rewritten with them: the more meet, the less is written twice. Look-ups pass them by their filters.
-const L0_COMPACTION_FILES: i32 = 16;
+/// Files at level 0 with which compaction starts. They share many keys, and the level below is rewritten with them: the
+/// more meet, the less is written twice. A store makes one at each checkpoint; look-ups pass them by their filters.
+const L0_COMPACTION_FILES: i32 = 8;
+const STORE_L0_COMPACTION_FILES: i32 = 16;
 /// Files at level 0 beyond which RocksDB slows down and stops writers, that is reactors. Compaction would have to fall
 /// this far behind.
 const L0_SLOWDOWN_FILES: i32 = 200;
@@ -42,7 +43,7 @@ pub(super) fn store(config: &KvConfig) -> Options {
     let mut options = common(config);
     options.set_write_buffer_size(STORE_MEMTABLE_BYTES);
     options.set_max_write_buffer_number(4);
-    options.set_level_zero_file_num_compaction_trigger(L0_COMPACTION_FILES);
+    options.set_level_zero_file_num_compaction_trigger(STORE_L0_COMPACTION_FILES);
     options.set_level_zero_slowdown_writes_trigger(L0_SLOWDOWN_FILES);
     options.set_level_zero_stop_writes_trigger(L0_STOP_FILES);
     options.set_soft_pending_compaction_bytes_limit(0);
@@ -79,6 +80,7 @@ fn common(config: &KvConfig) -> Options {
     options.set_target_file_size_base(16 << 20);
     options.set_max_bytes_for_level_base(64 << 20);
     options.set_level_compaction_dynamic_level_bytes(true);
+    options.set_level_zero_file_num_compaction_trigger(L0_COMPACTION_FILES);
     // What was just written is compacted soon: compressing it is for the levels where data stays.
     let mut compression = vec![DBCompressionType::Lz4; 7];
     compression[..2].fill(DBCompressionType::None);
