@@ -4,13 +4,13 @@
 //! | key | value |
 //! |---|---|
 //! | `i` | [`Info`]; its `last_update`, `last_complete`, `log_tail` and `missing_count` are taken from log and missing set |
-//! | `s` | objects and bytes, rewritten by writes: newer than the info's |
+//! | `s` | objects and bytes, rewritten by writes that change them: newer than the info's |
 //! | `t` | the log's tail |
 //! | `l` epoch seq (big-endian) | one log entry; at or below the tail it only serves as a dup |
 //! | `m` object key | one missing object |
 //! | `p` | past intervals |
 //!
-//! So a write adds one key and rewrites a small one. Trimming writes the tail and removes a range of keys, both in
+//! So a write adds one key, and rewrites a small one if it changes how much there is. Trimming writes the tail and removes a range of keys, both in
 //! batches; an entry becomes a dup without being written again. Other keys are free for others to use.
 
 use super::entry::{Entry, RecordError};

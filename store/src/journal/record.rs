@@ -226,6 +226,10 @@ mod tests {
         let record = header.decode(segments[0].clone()).unwrap();
         assert_eq!((record.payload, record.direct), (vec![(77, 5)], vec![(100, vec![1, 2, 3])]));
         assert_eq!(record.ops.len(), 3);
+        assert!(
+            matches!(record.ops[0], KvOp::DeleteRange { .. }),
+            "what a range removes is what was there before"
+        );
     }
 
     #[test]
