@@ -20,11 +20,13 @@ use call::State;
 use maps::Following;
 use nacre_maps::{MonMap, OsdMap};
 use nacre_types::buggify;
-use nacre_types::{Epoch, Instant, Machine, Needs, ObjectId, OsdId, Outbox, PoolId, RequestId, Rng, mutant};
+use nacre_types::{
+    Epoch, Instant, Machine, Needs, ObjectId, OsdId, Outbox, PgId, PoolId, RequestId, Rng, mutant,
+};
 use nacre_wire::{Address, ErrorCode, Message, OpError, Packet, SessionId};
 use route::{Routed, route};
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
@@ -77,6 +79,8 @@ pub struct Objecter {
     /// Calls on each object that has any, in the order they were submitted: by the object's hash, so that two objects may
     /// share an entry.
     by_object: BTreeMap<(PoolId, u32), Vec<u64>>,
+    /// Calls to each PG that has any, by the present map.
+    by_pg: BTreeMap<PgId, BTreeSet<u64>>,
     sessions: BTreeMap<SessionId, OsdId>,
     mon_session: Option<SessionId>,
     lingers: BTreeMap<u64, Linger>,
@@ -105,6 +109,7 @@ impl Objecter {
             inflight_ops: 0,
             inflight_bytes: 0,
             by_object: BTreeMap::new(),
+            by_pg: BTreeMap::new(),
             sessions: BTreeMap::new(),
             mon_session: None,
             lingers: BTreeMap::new(),
@@ -168,9 +173,21 @@ impl Objecter {
         {
             self.by_object.entry(place(object)).or_default().push(seq);
         }
+        if let Some(pg) = self.pg_of(&call.ask) {
+            self.by_pg.entry(pg).or_default().insert(seq);
+        }
         self.calls.insert(seq, Box::new(call));
         self.fresh.push_back(seq);
         seq
+    }
+
+    /// The PG whose primary keeps track of a call's answer, if the map is here and has it.
+    fn pg_of(&self, ask: &Ask) -> Option<PgId> {
+        match ask {
+            Ask::Object { object, .. } => self.following.osdmap.as_ref()?.object_pg(object),
+            Ask::Pg { pg, .. } => Some(*pg),
+            _ => None,
+        }
     }
 
     /// Forgets a call that nobody waits for any more.
@@ -315,7 +332,8 @@ impl Objecter {
 
     fn packet(&self, seq: u64, route: &route::Route) -> Packet {
         let epoch = self.following.epoch();
-        let answered_below = self.calls.keys().next().copied().unwrap_or(seq);
+        let open = route.pg.and_then(|pg| self.by_pg.get(&pg)?.first().copied());
+        let answered_below = if mutant!(AnsweredTooFar) { seq } else { open.unwrap_or(seq).min(seq) };
         let packet = match &self.calls[&seq].ask {
             Ask::Object { op, data, .. } => {
                 let op = nacre_wire::op::OsdOp { answered_below, ..(**op).clone() };
@@ -373,6 +391,14 @@ impl Objecter {
                 near.remove();
             }
         }
+        if let Some(pg) = self.pg_of(&call.ask)
+            && let Entry::Occupied(mut near) = self.by_pg.entry(pg)
+        {
+            near.get_mut().remove(&seq);
+            if near.get().is_empty() {
+                near.remove();
+            }
+        }
         Some(call)
     }
 
@@ -407,6 +433,12 @@ impl Objecter {
     /// A new osdmap: whatever goes another way now, or could not go at all, is sent.
     fn map_changed(&mut self, now: Instant, out: &mut Outbox<ClientEffect>) {
         let map = self.following.osdmap.clone().expect("called with one");
+        let pgs = self.calls.iter().filter_map(|(&seq, call)| Some((self.pg_of(&call.ask)?, seq)));
+        let mut by_pg: BTreeMap<PgId, BTreeSet<u64>> = BTreeMap::new();
+        for (pg, seq) in pgs {
+            by_pg.entry(pg).or_default().insert(seq);
+        }
+        self.by_pg = by_pg;
         let seqs: Vec<u64> = self.calls.keys().copied().collect();
         for seq in seqs {
             let Some(call) = self.calls.get(&seq) else { continue };
@@ -611,6 +643,9 @@ impl Machine for Objecter {
                     self.by_object.get(&place(object)).is_some_and(|all| all.contains(seq)),
                     "call {seq} is indexed"
                 );
+            }
+            if let Some(pg) = self.pg_of(&call.ask) {
+                assert!(self.by_pg.get(&pg).is_some_and(|all| all.contains(seq)), "call {seq} is at its PG");
             }
         }
     }

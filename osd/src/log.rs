@@ -5,9 +5,13 @@
 //!
 //! ```text
 //!   dups (requests only)      log entries                        head
-//!   |-------------------------|----------------------------------|
-//!   forgotten below           tail: objects changed after it are named by entries
+//!   - -- -  --- - - ----------|----------------------------------|
+//!                             tail: objects changed after it are named by entries
 //! ```
+//!
+//! A dup is kept until its client has said, in a request that came later, that it has the answer: only then is it certain
+//! that it will not ask again. A client that falls silent leaves its last requests behind; beyond [`DUPS_MAX`] in a PG the
+//! oldest are forgotten nevertheless.
 
 mod entry;
 mod info;

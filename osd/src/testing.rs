@@ -43,6 +43,9 @@ pub(crate) struct Cluster {
     pub(crate) late: Option<&'static str>,
     replies: BTreeMap<u64, Packet>,
     requests: u64,
+    /// Who asks, and below which number it has its answers.
+    pub(crate) client: ClientId,
+    pub(crate) answered_below: u64,
     asked: BTreeMap<u64, Packet>,
     unanswered: u32,
     pub(crate) log: Vec<String>,
@@ -78,6 +81,8 @@ impl Cluster {
             late: None,
             replies: BTreeMap::new(),
             requests: 0,
+            client: ClientId(77),
+            answered_below: 0,
             asked: BTreeMap::new(),
             unanswered: 0,
             log: Vec::new(),
@@ -332,9 +337,10 @@ impl Cluster {
             snap_seq: snaps.first().copied().unwrap_or_default(),
             snaps: snaps.to_vec(),
             ops: ops.into_iter().map(ObjectOp::from).collect(),
+            answered_below: self.answered_below,
             ..OsdOp::default()
         };
-        let request = RequestId { client: ClientId(77), seq: self.requests };
+        let request = RequestId { client: self.client, seq: self.requests };
         let packet = Packet::new(self.map.epoch(), message).on(pg).request(request).with(data);
         self.asked.insert(self.requests, packet);
         self.ask(self.requests);
@@ -347,6 +353,31 @@ impl Cluster {
         let pg = packet.pg.expect("requests name their PG");
         if let Some(primary) = self.map.pg(pg).and_then(|place| place.primary()) {
             self.network.push_back((CLIENT, primary.0.into(), packet));
+        }
+    }
+
+    /// The number of the next request.
+    pub(crate) fn next_request(&self) -> u64 {
+        self.requests + 1
+    }
+
+    /// The request as it was first sent.
+    pub(crate) fn copy_of(&self, request: u64) -> Packet {
+        self.asked[&request].clone()
+    }
+
+    /// A copy of a request comes to the PG's present primary, whatever epoch it was sent in. What it is answered, if
+    /// it is.
+    pub(crate) fn late_copy(&mut self, copy: Packet) -> Option<OsdOpReply> {
+        let (pg, request) = (copy.pg.expect("requests name their PG"), copy.request.seq);
+        let primary = self.primary(pg);
+        self.replies.remove(&request);
+        self.network.push_back((CLIENT, primary.0.into(), copy));
+        let until = self.now + std::time::Duration::from_secs(1);
+        self.run_until("a moment has passed", |c| c.now >= until);
+        match self.replies.remove(&request)?.message {
+            Message::OsdOpReply(reply) => Some(reply),
+            other => panic!("{other:?} answers an operation"),
         }
     }
 

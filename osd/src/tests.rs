@@ -5,6 +5,7 @@ mod faults;
 mod mem_store;
 mod mon;
 mod peering;
+mod requests;
 mod service;
 mod settings;
 mod world;

@@ -210,7 +210,7 @@ fn options(bug: Mutant, seed: u64) -> Options {
             fault_interval: Duration::from_secs(1),
             ..refilling
         },
-        GapAccepted => Options { faults: faults("pause"), conditions: resets, ..busy },
+        GapAccepted | AnsweredTooFar => Options { faults: faults("pause"), conditions: resets, ..busy },
         PieceMissed => Options {
             faults: faults("crash,partition,buggify"),
             conditions: resets,

@@ -92,6 +92,7 @@ mutants! {
     OneReporter "one-reporter" "one OSD's word is enough to mark another down",
     // Clients.
     ResentAsNew "resent-as-new" "a request sent again has a new id",
+    AnsweredTooFar "answered-too-far" "a client says that it has answers it still waits for",
     DroppedAtMapChange "dropped-at-map-change" "an operation under way is forgotten when its PG moves",
 }
 

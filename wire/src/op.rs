@@ -32,7 +32,7 @@ pub struct OsdOp {
     pub snap_seq: u64,
     #[prost(uint64, repeated, tag = "4")]
     pub snaps: Vec<u64>,
-    /// Every request of this client below it has been answered: the OSD may forget them.
+    /// Every request of this client to this PG below it has been answered: the OSD may forget them.
     #[prost(uint64, tag = "5")]
     pub answered_below: u64,
     /// Fails instead of waiting where the PG or object is not available now.

@@ -50,6 +50,8 @@ pub(crate) struct Fake {
     pub(crate) mon_refuses: bool,
     /// Requests as OSDs took them, resends included.
     pub(crate) taken: Vec<(OsdId, RequestId, ObjectId)>,
+    /// Below which number each client said it has its answers from a PG: what comes of that means nothing any more.
+    pub(crate) answered_below: BTreeMap<(ClientId, PgId), u64>,
     /// As an OSD's log: keeps answers for resends, but not their data.
     pub(crate) forgets_data: bool,
     /// So many of the next answers are lost.
@@ -130,6 +132,7 @@ impl Fake {
             full: false,
             mon_refuses: false,
             taken: Vec::new(),
+            answered_below: BTreeMap::new(),
             forgets_data: false,
             lose_replies: 0,
             mutations: 0,
@@ -443,6 +446,11 @@ impl Fake {
     fn operate(&mut self, client: usize, osd: OsdId, pg: PgId, request: RequestId, op: &OsdOp, data: &Data) {
         let object = op.object.as_ref().unwrap().decode().unwrap();
         self.taken.push((osd, request, object.clone()));
+        let below = self.answered_below.entry((request.client, pg)).or_default();
+        *below = (*below).max(op.answered_below);
+        if request.seq < *below {
+            return;
+        }
         if self.full && !op.full_try && ops::needs_space(&op.ops) {
             let reply = OsdOpReply {
                 code: ErrorCode::NoSpace as i32,

@@ -3,8 +3,9 @@
 use super::fake::{Fake, Faults};
 use crate::{ErrorCode, concurrent};
 use nacre_maps::Flag;
-use nacre_types::{OsdId, Rng};
+use nacre_types::{ObjectId, OsdId, PoolId, Rng};
 use std::cell::RefCell;
+use std::future::Future;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -39,6 +40,46 @@ fn every_write_takes_effect_once_whatever_happens() {
         }
         assert!(cluster.waiting().is_empty() && cluster.inflight() == (0, 0));
     }
+}
+
+#[test]
+fn each_pg_hears_what_it_has_answered_and_no_more() {
+    let mut fake = Fake::new(3);
+    let cluster = fake.cluster();
+    let pool = fake.run(cluster.pool("rbd")).unwrap();
+    let pg_of = |fake: &Fake, name: &str| {
+        let object = ObjectId::new(PoolId(1), "", name).unwrap();
+        fake.map.object_pg(&object).unwrap()
+    };
+    let names: Vec<String> = (0..40).map(|n| format!("o{n}")).collect();
+    let stuck = pg_of(&fake, "o0");
+    let (near, far): (Vec<_>, Vec<_>) =
+        names[1..].iter().partition::<Vec<&String>, _>(|name| pg_of(&fake, name) == stuck);
+    let far_pg = pg_of(&fake, far[0]);
+    fake.run(pool.object("o0").write(0, "before")).unwrap();
+    let first = fake.taken.last().unwrap().1;
+    fake.lose_replies = 1;
+    let others = async {
+        for name in near.iter().chain([&far[0]]) {
+            pool.object(name.as_str()).write(0, "x").await.unwrap();
+        }
+    };
+    let object = pool.object("o0");
+    let mut stuck_write = pin!(object.write(0, "twice"));
+    let mut others = pin!(others);
+    fake.run(std::future::poll_fn(|cx| {
+        assert!(stuck_write.as_mut().poll(cx).is_pending());
+        others.as_mut().poll(cx)
+    }));
+    // The lost answer holds back its own PG only.
+    let lost = fake.taken.iter().find(|(_, request, _)| request.seq > first.seq).unwrap().1;
+    let last = fake.taken.last().unwrap().1;
+    assert!(near.len() > 1 && lost.seq < last.seq);
+    assert_eq!(fake.answered_below[&(first.client, stuck)], lost.seq);
+    assert_eq!(fake.answered_below[&(first.client, far_pg)], last.seq);
+    fake.run(stuck_write).unwrap();
+    fake.run(pool.object("o0").write(0, "after")).unwrap();
+    assert_eq!(fake.answered_below[&(first.client, stuck)], fake.taken.last().unwrap().1.seq);
 }
 
 #[test]

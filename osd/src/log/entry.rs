@@ -42,6 +42,8 @@ pub struct Entry {
     pub whole: bool,
     pub omap_changed: bool,
     pub answer: Bytes,
+    /// The client had its answers to all its requests to the PG below this one.
+    pub answered_below: u64,
 }
 
 impl Entry {
@@ -59,6 +61,7 @@ impl Entry {
             whole: true,
             omap_changed: true,
             answer: Bytes::new(),
+            answered_below: 0,
         }
     }
 
@@ -95,6 +98,7 @@ impl Entry {
             whole: wire.whole,
             omap_changed: wire.omap_changed,
             answer: wire.answer.clone(),
+            answered_below: wire.answered_below,
         })
     }
 
@@ -120,6 +124,7 @@ impl Entry {
             whole: self.whole,
             omap_changed: self.omap_changed,
             answer: self.answer.clone(),
+            answered_below: self.answered_below,
         }
     }
 }

@@ -10,8 +10,8 @@
 //! | `m` object key | one missing object |
 //! | `p` | past intervals |
 //!
-//! So a write adds one key, and rewrites a small one if it changes how much there is. Trimming writes the tail and removes a range of keys, both in
-//! batches; an entry becomes a dup without being written again. Other keys are free for others to use.
+//! So a write adds one key, and rewrites a small one if it changes how much there is. Trimming writes the tail and removes ranges of keys, both in
+//! batches; an entry whose client may ask again becomes a dup without being written again. Other keys are free for others to use.
 
 use super::entry::{Entry, RecordError};
 use super::info::Info;
@@ -88,9 +88,8 @@ pub fn trim(t: &mut Transaction, trimmed: &Trimmed) {
         return;
     }
     tail(t, trimmed.tail);
-    if let Some((from, to)) = trimmed.forget {
-        let first = if from == EVersion::ZERO { Bytes::from_static(&[LOG]) } else { log_key_after(from) };
-        t.meta_remove_range(first, log_key_after(to));
+    for &(first, last) in &trimmed.forget {
+        t.meta_remove_range(log_key(first), log_key_after(last));
     }
 }
 

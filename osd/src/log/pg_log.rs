@@ -8,16 +8,18 @@ use nacre_wire::ErrorCode;
 use nacre_wire::messages::LogEntry;
 use std::collections::VecDeque;
 
-/// Most requests remembered after their entries were trimmed. Beyond it the oldest are forgotten.
+/// Most requests remembered after their entries were trimmed. Beyond it the oldest are forgotten, whether or not their
+/// clients have their answers.
 pub const DUPS_MAX: usize = 3000;
 
-/// A request whose entry was trimmed.
+/// A request whose entry was trimmed, and whose client may not have its answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Dup {
     version: EVersion,
     request: RequestId,
     code: ErrorCode,
     answer: Bytes,
+    answered_below: u64,
 }
 
 impl Dup {
@@ -28,6 +30,7 @@ impl Dup {
             request: self.request.seq,
             code: self.code as i32,
             answer: self.answer.clone(),
+            answered_below: self.answered_below,
             ..LogEntry::default()
         }
     }
@@ -43,12 +46,12 @@ pub struct FoundRequest {
 }
 
 /// What a trim did, for [`super::persist::trim`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trimmed {
     pub tail: EVersion,
     pub entries: usize,
-    /// Records after the first and up to the second version left the dup table too: their keys can go.
-    pub forget: Option<(EVersion, EVersion)>,
+    /// Records from the first to the second version that are not even dups any more: their keys can go.
+    pub forget: Vec<(EVersion, EVersion)>,
 }
 
 /// Entries after `tail`, up to `head`.
@@ -59,8 +62,8 @@ pub struct PgLog {
     entries: VecDeque<Entry>,
     /// Ascending versions, all at or below `tail`.
     dups: VecDeque<Dup>,
-    /// No keys of records up to here are left: none are looked for there. Zero for a log that was just loaded.
-    forgotten_to: EVersion,
+    /// Records that were found at or below the tail and are not kept: the next trim names them too.
+    unkept: Vec<EVersion>,
     requests: Requests,
 }
 
@@ -127,6 +130,11 @@ impl PgLog {
         Some(FoundRequest { version, code: dup.code, answer: dup.answer.clone() })
     }
 
+    /// Whether the client has its answer to a request that the log has therefore forgotten.
+    pub fn is_answered(&self, request: RequestId) -> bool {
+        self.requests.is_answered(request)
+    }
+
     /// The entry of exactly that version.
     pub fn at(&self, version: EVersion) -> Option<&Entry> {
         let at = self.entries.binary_search_by_key(&version, |entry| entry.version).ok()?;
@@ -184,25 +192,43 @@ impl PgLog {
             entries += 1;
             if mutant!(DupsDroppedAtTrim) {
                 self.forget(entry.request, entry.version);
-            } else if entry.request.client != ClientId::default() {
-                let Entry { version, request, code, answer, .. } = entry;
-                self.dups.push_back(Dup { version, request, code, answer });
             }
+            let Entry { version, request, code, answer, answered_below, .. } = entry;
+            self.dups.push_back(Dup { version, request, code, answer, answered_below });
+            self.requests.settle(request.client, answered_below);
         }
         self.tail = self.tail.max(to);
-        let forget = self.bound_dups().map(|to| (std::mem::replace(&mut self.forgotten_to, to), to));
-        Trimmed { tail: self.tail, entries, forget }
+        let gone = if entries > 0 { self.sweep_dups() } else { Vec::new() };
+        Trimmed { tail: self.tail, entries, forget: self.spans(&gone) }
     }
 
-    fn bound_dups(&mut self) -> Option<EVersion> {
-        let mut forgotten = None;
-        while self.dups.len() > DUPS_MAX
-            && let Some(dup) = self.dups.pop_front()
-        {
-            self.forget(dup.request, dup.version);
-            forgotten = Some(dup.version);
+    /// Drops the dups that nobody will ask for again, and the oldest of too many. Which records are to go, with those that
+    /// were found earlier, in order.
+    fn sweep_dups(&mut self) -> Vec<EVersion> {
+        let PgLog { dups, requests, unkept, .. } = self;
+        let mut gone = std::mem::take(unkept);
+        dups.retain(|dup| {
+            let kept = requests.get(dup.request) == Some(dup.version) && !requests.is_answered(dup.request);
+            if !kept {
+                requests.remove(dup.request, dup.version);
+                gone.push(dup.version);
+            }
+            kept
+        });
+        for dup in dups.drain(..dups.len().saturating_sub(DUPS_MAX)) {
+            requests.remove(dup.request, dup.version);
+            gone.push(dup.version);
         }
-        forgotten
+        gone.sort_unstable();
+        gone
+    }
+
+    /// Versions, in order, as spans with no kept record in any.
+    fn spans(&self, versions: &[EVersion]) -> Vec<(EVersion, EVersion)> {
+        let kept_before = |version: EVersion| self.dups.partition_point(|dup| dup.version < version);
+        let apart = |a: &EVersion, b: &EVersion| kept_before(*a) == kept_before(*b);
+        let spans = versions.chunk_by(apart);
+        spans.filter_map(|span| Some((*span.first()?, *span.last()?))).collect()
     }
 
     /// Takes back every entry after `version`, newest first.
@@ -234,7 +260,7 @@ impl PgLog {
             self.entries.push_front(entry);
         }
         self.tail = other.tail;
-        self.forgotten_to = self.forgotten_to.min(self.tail);
+        self.unkept.retain(|version| *version <= other.tail);
         count
     }
 
@@ -259,14 +285,16 @@ impl PgLog {
             previous = version;
             if version > tail {
                 log.append(Entry::decode(record)?);
-            } else if record.client != 0 {
+            } else {
                 let request = RequestId { client: ClientId(record.client), seq: record.request };
                 log.remember(request, version);
-                let code = ErrorCode::from_raw(record.code);
-                log.dups.push_back(Dup { version, request, code, answer: record.answer.clone() });
+                log.requests.settle(request.client, record.answered_below);
+                let (code, answer) = (ErrorCode::from_raw(record.code), record.answer.clone());
+                let answered_below = record.answered_below;
+                log.dups.push_back(Dup { version, request, code, answer, answered_below });
             }
         }
-        log.bound_dups();
+        log.unkept = log.sweep_dups();
         Ok(log)
     }
 

@@ -9,20 +9,40 @@ use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Requests {
-    /// No queue is empty.
-    clients: BTreeMap<ClientId, VecDeque<(u64, EVersion)>>,
+    /// Those of whom any request is known.
+    clients: BTreeMap<ClientId, Client>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Client {
+    /// Not empty.
+    queue: VecDeque<(u64, EVersion)>,
+    /// It has its answers to what it asked below this number.
+    answered_below: u64,
 }
 
 impl Requests {
     pub fn get(&self, request: RequestId) -> Option<EVersion> {
-        let queue = self.clients.get(&request.client)?;
+        let queue = &self.clients.get(&request.client)?.queue;
         let at = place(queue, request.seq).ok()?;
         Some(queue[at].1)
     }
 
+    /// Whether the client is known to have its answer: it will not ask again, but what it sent before may still arrive.
+    pub fn is_answered(&self, request: RequestId) -> bool {
+        self.clients.get(&request.client).is_some_and(|client| request.seq < client.answered_below)
+    }
+
+    /// A request of the client's that is known, and is to stay so, tells that those below that number are answered.
+    pub fn settle(&mut self, id: ClientId, answered_below: u64) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.answered_below = client.answered_below.max(answered_below);
+        }
+    }
+
     /// Notes that `version` answered the request, whatever had before.
     pub fn insert(&mut self, request: RequestId, version: EVersion) {
-        let queue = self.clients.entry(request.client).or_default();
+        let queue = &mut self.clients.entry(request.client).or_default().queue;
         match place(queue, request.seq) {
             Ok(at) => queue[at].1 = version,
             Err(at) => queue.insert(at, (request.seq, version)),
@@ -31,7 +51,8 @@ impl Requests {
 
     /// Forgets the request if it was `version` that answered it.
     pub fn remove(&mut self, request: RequestId, version: EVersion) {
-        let Some(queue) = self.clients.get_mut(&request.client) else { return };
+        let Some(client) = self.clients.get_mut(&request.client) else { return };
+        let queue = &mut client.queue;
         if let Ok(at) = place(queue, request.seq)
             && queue[at].1 == version
         {

@@ -312,6 +312,7 @@ impl Executor<'_> {
             whole,
             omap_changed: self.omap_changed,
             answer: if keep { encode_answers(results) } else { Bytes::new() },
+            answered_below: 0,
         });
         let transaction = std::mem::replace(&mut self.transaction, Transaction::new(request.pg));
         Ok(Some(Mutation { transaction, entries: std::mem::take(&mut self.entries) }))

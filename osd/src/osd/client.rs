@@ -122,6 +122,7 @@ impl<S: ObjectStore> Osd<S> {
         let op = ClientOp {
             from,
             request: packet.request,
+            sent_in: packet.epoch,
             message,
             data: packet.data,
             object,

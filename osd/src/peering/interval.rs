@@ -46,7 +46,10 @@ impl Pg {
 
     pub(crate) fn start_interval(&mut self, ctx: &mut PgContext<'_>, map: &OsdMap, sure: bool) {
         let place = map.pg(self.id).cloned().unwrap_or_default();
-        self.members = Membership { since: map.epoch(), up: place.up, acting: place.acting, sure };
+        let stays = sure && self.members.primary() == place.primary();
+        let primary_since = if stays { self.members.primary_since } else { map.epoch() };
+        self.members =
+            Membership { since: map.epoch(), primary_since, up: place.up, acting: place.acting, sure };
         if let Some(pool) = map.pool(self.id.pool) {
             self.pg_num = pool.pg_num;
         }
@@ -62,6 +65,9 @@ impl Pg {
         self.trimming.restart();
         self.recovery_reset(ctx);
         self.lease.start_interval(ctx.now);
+        if !stays {
+            self.drop_all_ops(ctx);
+        }
         self.reset_pipeline(ctx);
         ctx.requests.pg_temp.remove(&self.id);
         self.enter(ctx, State::Reset);
@@ -98,7 +104,6 @@ impl Pg {
             ctx.requests.removed.insert(self.id);
         } else {
             self.enter(ctx, State::Stray);
-            self.drop_all_ops(ctx);
             self.notify_primary(ctx);
         }
     }

@@ -29,6 +29,10 @@ impl Pg {
             if let Some(found) = self.log.find_request(op.request) {
                 return self.answer_duplicate(ctx, id, found);
             }
+            if self.log.is_answered(op.request) {
+                drop(self.forget(id));
+                return;
+            }
             if let Err((code, reason)) = self.check_space(ctx, op) {
                 // Recorded like any refusal of the object's: else a copy of the request that is still on its way would be
                 // carried out when there is space again, after its client was told that it was not.
@@ -197,6 +201,9 @@ impl Pg {
                 (Transaction::new(self.id), vec![entry.encode()])
             }
         };
+        if let (Some(last), Some(op)) = (entries.last_mut(), self.pipeline.ops.get(&id)) {
+            last.answered_below = op.message.answered_below;
+        }
         if let Some(last) = entries.last_mut()
             && last.answer.is_empty()
             && reply.encoded_len() <= ANSWER_BYTES_MAX

@@ -91,7 +91,7 @@ impl Pg {
     pub(crate) fn create(id: PgId, map: &OsdMap, me: OsdId, now: Instant) -> Pg {
         let mut pg = Pg::bare(id, me, now);
         pg.place(map);
-        pg.members.since = map.epoch();
+        (pg.members.since, pg.members.primary_since) = (map.epoch(), map.epoch());
         pg.info = Info::created(id, map.epoch());
         pg.info.history.same_interval_since = map.epoch();
         pg.past_known = true;
@@ -102,7 +102,7 @@ impl Pg {
     pub(crate) fn phantom(id: PgId, map: &OsdMap, since: Epoch, me: OsdId, now: Instant) -> Pg {
         let mut pg = Pg::bare(id, me, now);
         pg.place(map);
-        pg.members.since = since;
+        (pg.members.since, pg.members.primary_since) = (since, since);
         pg.info.history.same_interval_since = since;
         pg
     }
@@ -132,7 +132,7 @@ impl Pg {
                 reason: crate::log::RecordError::Malformed { record: "membership", reason: e.to_string() },
             })?;
             pg.epoch = Epoch(record.epoch);
-            pg.members.since = Epoch(record.since);
+            (pg.members.since, pg.members.primary_since) = (Epoch(record.since), Epoch(record.since));
             pg.members.sure = record.sure;
             pg.past_known = record.past_known;
             pg.pg_num = record.pg_num.max(1);

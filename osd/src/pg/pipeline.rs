@@ -13,7 +13,7 @@
 use super::{Pg, PgContext, Readiness};
 use crate::ops::{ReadCache, ReadWanted};
 use nacre_maps::Flag;
-use nacre_types::{ClientId, EVersion, Instant, Needs, ObjectId, OsdId, RequestId, mutant};
+use nacre_types::{ClientId, EVersion, Epoch, Instant, Needs, ObjectId, OsdId, RequestId, mutant};
 use nacre_wire::op::{OsdOp, OsdOpReply};
 use nacre_wire::{Data, ErrorCode, Peer};
 use std::collections::{BTreeMap, VecDeque};
@@ -49,6 +49,8 @@ pub(crate) enum Stage {
 pub(crate) struct ClientOp {
     pub from: Peer,
     pub request: RequestId,
+    /// The sender's epoch.
+    pub sent_in: Epoch,
     pub message: OsdOp,
     pub data: Data,
     /// As named: the head or a snapshot of it.
@@ -120,6 +122,15 @@ impl Pg {
         }
         if self.pipeline.answered.len() > CLIENTS_MAX {
             self.pipeline.answered.pop_first();
+        }
+        let since = self.members.primary_since;
+        if op.sent_in < since {
+            // Others have been primary since, and may have answered it so long ago that no log remembers it.
+            let text = format!(
+                "sent in epoch {}, but {} is primary of PG {} since epoch {since}",
+                op.sent_in, self.me, self.id
+            );
+            return self.refuse(ctx, &op, ErrorCode::TryAgain, &text);
         }
         if op.message.no_wait
             && let Err(reason) = self.gate(ctx, op.write)
@@ -230,8 +241,8 @@ impl Pg {
         self.pipeline.objects.entry(head.clone()).or_default()
     }
 
-    /// An interval ended: whatever was under way starts over in the next one, in the order it came. What had been logged
-    /// is found there as a duplicate.
+    /// An interval ended, and the next one has the same primary: whatever was under way starts over in it, in the order it
+    /// came. What had been logged is found there as a duplicate.
     pub(crate) fn reset_pipeline(&mut self, ctx: &mut PgContext<'_>) {
         self.in_flight.clear();
         self.pipeline.objects.clear();
@@ -246,7 +257,7 @@ impl Pg {
         }
     }
 
-    /// This OSD is no longer primary: clients find the new one with a newer map.
+    /// This OSD is no longer primary, or was not for a while: clients find the new one with a newer map.
     pub(crate) fn drop_all_ops(&mut self, ctx: &mut PgContext<'_>) {
         let ops = std::mem::take(&mut self.pipeline.ops);
         self.pipeline.objects.clear();

@@ -134,6 +134,9 @@ impl State {
 pub struct Membership {
     /// First epoch of the interval; stale messages are told by it.
     pub since: Epoch,
+    /// First epoch of those in which the primary has been the same without a break, as far as is known here; clients'
+    /// stale requests are told by it.
+    pub primary_since: Epoch,
     pub up: Vec<OsdId>,
     pub acting: Vec<OsdId>,
     /// Whether `since` is certain: an OSD that missed epochs learns it from the primary.

@@ -280,7 +280,11 @@ where
         );
         let stuck = self.best_taken.floor;
         let around = stuck.saturating_sub(EXPLAIN_BEFORE)..(stuck + EXPLAIN_AFTER).min(self.operations.len());
-        for index in around {
+        // What began long before and had no answer yet may have just happened, a second time perhaps.
+        let start = around.start;
+        let since = self.operations.get(start).map_or(Instant::ZERO, |operation| operation.invoked);
+        let open = (0..start).filter(|&index| self.operations[index].answered >= since);
+        for index in open.chain(around) {
             let operation = self.operations[index];
             let answered = match operation.answered {
                 Instant::MAX => "never".to_string(),

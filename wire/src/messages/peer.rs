@@ -140,6 +140,9 @@ pub struct LogEntry {
     /// The encoded answers of the request's operations, for duplicates, where they were small.
     #[prost(bytes = "bytes", tag = "12")]
     pub answer: Bytes,
+    /// The client had its answers to all its requests to the PG below this one.
+    #[prost(uint64, tag = "13")]
+    pub answered_below: u64,
 }
 
 /// A PG's history as far as the cluster needs it: the same whoever tells it, newer always wins.

@@ -263,7 +263,7 @@ fn requests_outlive_their_entries_up_to_a_bound() {
     let trimmed = log.trim(target);
     log.check();
     assert_eq!((log.len(), log.dup_count()), (100, DUPS_MAX));
-    assert_eq!(trimmed.forget, Some((EVersion::ZERO, version(1, 400))));
+    assert_eq!(trimmed.forget, [(version(1, 1), version(1, 400))]);
     assert_eq!(log.find_request(request(400)), None);
     assert_eq!(log.find_request(request(401)).unwrap().answer, "a401");
     assert_eq!(log.find_request(request(total)).unwrap().version, version(1, total));
@@ -274,6 +274,39 @@ fn requests_outlive_their_entries_up_to_a_bound() {
     let mut longer = PgLog::new(version(1, 100));
     (101..=total).for_each(|seq| longer.append(entry(seq)));
     log.extend_back(&longer);
-    assert_eq!(log.trim(target).forget, Some((version(1, 100), version(1, 400))));
+    assert_eq!(log.trim(target).forget, [(version(1, 101), version(1, 400))]);
     assert_eq!(copy.find_request(request(401)), log.find_request(request(401)));
+}
+
+#[test]
+fn a_request_is_remembered_until_its_client_has_the_answer() {
+    let mut log = PgLog::new(EVersion::ZERO);
+    let total = 3 * DUPS_MAX as u64;
+    let request = |client, seq| RequestId { client: ClientId(client), seq };
+    // One client asks once, and is not heard of again; another has each answer before it asks again, but for two.
+    for seq in 1..=total {
+        let mut entry = Entry::new(LogKind::Modify, object(0), version(1, seq), version(1, seq - 1));
+        entry.request = request(if seq == 10 { 1 } else { 2 }, seq);
+        entry.answered_below = if seq == 10 { 10 } else { seq.max(3) - 2 };
+        log.append(entry);
+        if seq % 100 == 0 {
+            log.trim(version(1, seq - 50));
+            log.check();
+        }
+    }
+    let last = log.trim(version(1, total - 20));
+    assert_eq!(log.dup_count(), 4, "what is trimmed tells which: the one, and the other's last");
+    assert_eq!(last.forget, [(version(1, total - 52), version(1, total - 23))]);
+    let asked = |log: &PgLog| {
+        assert_eq!(log.find_request(request(1, 10)).unwrap().version, version(1, 10));
+        assert!(!log.is_answered(request(1, 10)));
+        assert_eq!(log.find_request(request(2, 11)), None);
+        assert!(log.is_answered(request(2, 11)));
+        assert!(
+            !log.is_answered(request(2, total - 22)) && log.find_request(request(2, total - 22)).is_some()
+        );
+    };
+    asked(&log);
+    let (tail, records) = log.encode_after(None);
+    asked(&PgLog::decode(tail, &records).unwrap());
 }

@@ -18,6 +18,8 @@ fn assert_loads(store: &ModelStore, pg: &Loaded, seed: u64) {
     assert_eq!(found.log.encode_after(None), pg.log.encode_after(None), "seed {seed}");
     assert_eq!(found.missing, pg.missing, "seed {seed}");
     assert_eq!(found.past_intervals, pg.past_intervals, "seed {seed}");
+    let records = store.meta.keys().filter(|(_, key)| key.first() == Some(&LOG)).count();
+    assert_eq!(records, pg.log.len() + pg.log.dup_count(), "seed {seed}: no record is left over");
 }
 
 #[test]
@@ -75,6 +77,7 @@ fn everything_written_loads_again_after_every_step() {
                     let at = EVersion::new(Epoch(epoch), pg.log.head().seq + 1);
                     let mut entry = Entry::new(LogKind::Modify, object(rng.below(5)), at, EVersion::ZERO);
                     entry.request = RequestId { client: ClientId(rng.below(3)), seq: at.seq };
+                    entry.answered_below = at.seq.saturating_sub(rng.below(6));
                     append(&mut t, [&entry]);
                     pg.log.append(entry);
                     (pg.info.objects, pg.info.bytes) = (rng.below(100), rng.below(100_000));
