@@ -40,8 +40,10 @@ pub(crate) struct Backfill {
     stage: Stage,
     /// Objects behind the mark so far in this interval, for progress.
     passed: u64,
-    /// The target is too full, and has nothing that it could give up.
-    purged: bool,
+    /// Changes that removed something here of which the target was not told: it comes to that later.
+    removals: u64,
+    /// With so many of them the target, too full, had nothing that it could give up.
+    purged: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -158,7 +160,9 @@ impl Pg {
                 BackfillMark::Complete => (Bytes::new(), Stage::Done),
                 BackfillMark::At(mark) => (mark.clone(), Stage::Idle),
             };
-            self.recovery.backfills.insert(osd, Backfill { mark, stage, passed: 0, purged: false });
+            self.recovery
+                .backfills
+                .insert(osd, Backfill { mark, stage, passed: 0, removals: 0, purged: None });
         }
     }
 

@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 pub(super) struct Purge {
     /// Up to it the target has been looked through.
     cursor: Bytes,
+    /// [`Backfill::removals`](super::Backfill) when that began.
+    removals: u64,
     asked: Instant,
     removed: u64,
     /// What it is removing; `None` while it lists.
@@ -32,7 +34,16 @@ struct Removing {
 }
 
 impl Pg {
-    /// The target has refused to be filled. Does nothing if the last time did not help.
+    /// Something was removed here, and these targets are not told yet: they may have it.
+    pub(crate) fn backfill_removed<'a>(&mut self, untold: impl IntoIterator<Item = &'a OsdId>) {
+        for osd in untold {
+            if let Some(backfill) = self.recovery.backfills.get_mut(osd) {
+                backfill.removals += 1;
+            }
+        }
+    }
+
+    /// The target has refused to be filled. Does nothing if the last time did not help and nothing was removed since.
     pub(crate) fn backfill_purge(&mut self, ctx: &mut PgContext<'_>, osd: OsdId) {
         let Some(backfill) = self.recovery.backfills.get_mut(&osd) else { return };
         let at_rest = match &backfill.stage {
@@ -40,9 +51,11 @@ impl Pg {
             Stage::Filling(window) => window.in_flight.is_empty(),
             Stage::Moving { .. } | Stage::Purging(_) | Stage::Done => false,
         };
-        if at_rest && !backfill.purged {
+        let removals = backfill.removals;
+        if at_rest && backfill.purged != Some(removals) {
             let cursor = backfill.mark.clone();
-            backfill.stage = Stage::Purging(Purge { cursor, asked: ctx.now, removed: 0, removing: None });
+            let purge = Purge { cursor, removals, asked: ctx.now, removed: 0, removing: None };
+            backfill.stage = Stage::Purging(purge);
             self.purge_ask(ctx, osd);
         }
     }
@@ -110,10 +123,10 @@ impl Pg {
             (purge.cursor, purge.asked) = (removing.end, ctx.now);
             return self.purge_ask(ctx, osd);
         }
-        let removed = purge.removed;
+        let (removed, removals) = (purge.removed, purge.removals);
         if let Some(backfill) = self.recovery.backfills.get_mut(&osd) {
             backfill.stage = Stage::Idle;
-            backfill.purged = removed == 0;
+            backfill.purged = (removed == 0).then_some(removals);
         }
         if removed > 0 {
             self.gate_ask_again(osd);

@@ -225,6 +225,35 @@ fn a_target_that_is_too_full_gives_up_what_was_deleted_meanwhile() {
     assert!(c.delivered["BackfillScan"] > 0, "by log it would have been easy");
 }
 
+#[test]
+fn a_target_that_is_too_full_gives_up_what_is_deleted_while_it_waits() {
+    let mut c = Cluster::new(3, 3, 1);
+    for n in 0..300 {
+        c.write(&object(&format!("o{n}")), 0, bytes(n, 3000));
+    }
+    c.settle();
+    let down = other_than(&c, c.primary(PG));
+    c.kill(down);
+    // More than the log remembers, of objects that are larger now.
+    for n in 0..1200 {
+        c.write(&object(&format!("o{}", n % 20)), 3000, bytes(1000 + n, 3000));
+    }
+    c.disks.get_mut(&down).unwrap().total_bytes = 300 * 3000 + 1000;
+    c.start(down);
+    until_a_window_is_compared(&mut c);
+    let until = c.now + std::time::Duration::from_secs(60);
+    c.run_until("it has been asked again", |c| c.now >= until);
+    assert!(!c.is_clean(), "nothing that it has is gone elsewhere");
+    let scans = c.delivered["BackfillScan"];
+    assert!(scans < 10, "and it is not looked through again and again: {scans}");
+    for n in 20..300 {
+        c.op(&object(&format!("o{n}")), vec![ObjectOpKind::Remove(Empty {})], Data::default());
+    }
+    c.run_until("the full OSD is filled", Cluster::is_clean);
+    c.settle();
+    c.assert_copies_agree();
+}
+
 /// What the members lack themselves, the target must keep, old as it may be: nobody else has anything of it.
 #[test]
 fn a_target_keeps_what_is_missing_at_its_primary() {

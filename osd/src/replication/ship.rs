@@ -58,6 +58,9 @@ impl Pg {
         let replicas = self.replicas();
         let entries_only =
             replicas.iter().copied().filter(|&osd| !self.ships_to(osd, &object)).collect::<BTreeSet<_>>();
+        if decoded.iter().any(Entry::is_delete) {
+            self.backfill_removed(&entries_only);
+        }
         let encoded: Vec<Bytes> = entries.iter().map(|entry| entry.encode_to_vec().into()).collect();
         let in_flight = InFlight {
             version,
