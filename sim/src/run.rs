@@ -16,7 +16,7 @@ use crate::workload::image::ImageTask;
 use crate::workload::listings::ListingTask;
 use crate::workload::snapshots::SnapshotTask;
 use crate::workload::watches::{self, WatchTask};
-use crate::workload::{Shared, Task, Units, Worker};
+use crate::workload::{Shared, Task, Units, Worker, patience};
 use bytes::Bytes;
 use nacre_client::Cluster;
 use nacre_types::{Instant, PgId, Rng};
@@ -158,9 +158,9 @@ pub fn start(cluster: &mut SimCluster) -> Result<(), String> {
     wait_healthy(cluster, START_LIMIT, "the new pool's PGs", |_, pgs| all_clean(pgs))
 }
 
-/// Also while it is scrubbed.
+/// Also while it is scrubbed, and when a scrub has found errors: they are for [`scrub`] to have repaired, or to report.
 fn is_clean(pg: &Value) -> bool {
-    pg["state"].as_str().is_some_and(|state| state.starts_with("active+clean"))
+    pg["state"].as_str().is_some_and(|state| state.replace("inconsistent+", "").starts_with("active+clean"))
 }
 
 fn all_clean(pgs: &Value) -> bool {
@@ -248,8 +248,9 @@ fn safety(cluster: &mut SimCluster, history: &Shared) -> Result<(), String> {
     let tasks = if options.work.registers { options.tasks } else { 0 };
     let (objects, units) = (options.objects, Units(options.unit));
     for client in 0..options.clients {
-        for _ in 0..tasks {
-            shift.begin(cluster, client, |worker| Task { worker, objects, units }.run());
+        for task in 0..tasks {
+            let patience = patience(task);
+            shift.begin(cluster, client, |worker| Task { worker, objects, units, patience }.run());
         }
     }
     if options.images {
@@ -287,7 +288,7 @@ fn spawn_more(cluster: &mut SimCluster, shift: &Shift) {
                     let worker = shift.worker(client * 100 + task, node, rng.fork());
                     let worker = Worker { think: shift.think * 2, ..worker };
                     let objects = (options.objects as u64 / 3).max(2);
-                    node.spawn(CompoundTask { worker, objects, locks }.run());
+                    node.spawn(CompoundTask { worker, objects, locks, patience: patience(task) }.run());
                 }
             }
         }

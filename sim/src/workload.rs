@@ -22,6 +22,11 @@ pub type Shared = Rc<RefCell<History>>;
 /// After so long an operation's outcome counts as unknown.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Of a client's tasks every second waits for as long as it takes: that an answer comes at last is for these to see.
+pub fn patience(task: usize) -> Option<Duration> {
+    task.is_multiple_of(2).then_some(PATIENCE)
+}
+
 /// What every task has: a client of the cluster to work with for a while, and where to tell what it saw.
 pub struct Worker {
     /// Tells it from others in the history: its client's number, or one that is only this task's.
@@ -69,6 +74,7 @@ pub struct Task {
     pub worker: Worker,
     pub objects: usize,
     pub units: Units,
+    pub patience: Option<Duration>,
 }
 
 pub fn object_name(at: usize) -> String {
@@ -77,7 +83,7 @@ pub fn object_name(at: usize) -> String {
 
 impl Task {
     pub async fn run(mut self) {
-        let Ok(pool) = self.worker.pool(Some(PATIENCE)).await else { return };
+        let Ok(pool) = self.worker.pool(self.patience).await else { return };
         while self.worker.is_on() {
             let object = object_name(self.worker.rng.below(self.objects as u64) as usize);
             let action = self.choose();

@@ -171,7 +171,6 @@ pub struct World<N> {
     clock_rng: Rng,
     /// By how much wall clocks are off, in milliseconds.
     skew_ms: BTreeMap<NodeId, i64>,
-    skew_all_ms: i64,
 }
 
 impl<N: Node> World<N> {
@@ -200,13 +199,12 @@ impl<N: Node> World<N> {
             drift_ppm_max: 0,
             clock_rng,
             skew_ms: BTreeMap::new(),
-            skew_all_ms: 0,
         }
     }
 
     /// What a clock shows that is not off.
     pub fn wall_ms(&self) -> u64 {
-        (WALL_START_MS + self.now.as_millis()).saturating_add_signed(self.skew_all_ms)
+        WALL_START_MS + self.now.as_millis()
     }
 
     fn wall_ms_at(&self, id: NodeId) -> u64 {
@@ -219,9 +217,9 @@ impl<N: Node> World<N> {
         self.trace.note(self.now, format_args!("the wall clock of {id} is off by {skew_ms} ms"));
     }
 
-    /// All wall clocks show the same again: what the one furthest ahead does, so that none goes back.
+    /// All wall clocks are right again; those that were ahead go back.
     pub fn unskew(&mut self) {
-        self.skew_all_ms += std::mem::take(&mut self.skew_ms).into_values().max().unwrap_or(0).max(0);
+        self.skew_ms.clear();
     }
 
     /// Counts something that happened.

@@ -1,6 +1,6 @@
 //! Requests of several operations on data, xattrs and omap at once, pages of omap, and locks that fence.
 
-use super::{PATIENCE, Worker};
+use super::Worker;
 use crate::checkers::compound::{Action, Answer, Parts, Place};
 use bytes::Bytes;
 use nacre_client::{ErrorCode, Object, ObjectRequest, OpError, Response};
@@ -18,11 +18,12 @@ pub struct CompoundTask {
     pub objects: u64,
     /// Uses locks instead of removing objects.
     pub locks: bool,
+    pub patience: Option<Duration>,
 }
 
 impl CompoundTask {
     pub async fn run(mut self) {
-        let Ok(pool) = self.worker.pool(Some(PATIENCE)).await else { return };
+        let Ok(pool) = self.worker.pool(self.patience).await else { return };
         let kind = if self.locks { "locked" } else { "compound" };
         while self.worker.is_on() {
             let name = format!("{kind}-{}", self.worker.rng.below(self.objects));
