@@ -18,6 +18,7 @@ pub mod recovery;
 mod replication;
 mod scrub;
 pub mod snaps;
+mod space;
 #[cfg(test)]
 mod testing;
 mod token;

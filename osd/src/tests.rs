@@ -8,4 +8,5 @@ mod peering;
 mod requests;
 mod service;
 mod settings;
+mod space;
 mod world;

@@ -5,6 +5,7 @@ use super::{HELD_MAX, Osd};
 use crate::OsdEffect;
 use crate::log::{Info, decode_version};
 use crate::pg::{Pg, State, interval_of};
+use crate::space::used_permille;
 use nacre_store::ObjectStore;
 use nacre_types::{EntityName, Epoch, Instant, OsdId, Outbox, PgId, mutant};
 use nacre_wire::messages::{LogLevel, PgNotify, Ping, Pong, Refused};
@@ -35,10 +36,12 @@ impl<S: ObjectStore> Osd<S> {
             }
             Message::Ping(ping) => self.on_ping(&from, &ping, out),
             Message::Pong(pong) => {
-                if let EntityName::Osd(osd) = from.entity
-                    && osd.0 == pong.from
-                    && let Some(report) = self.core.heartbeat.on_pong(self.core.config.id, &pong, now)
-                {
+                let EntityName::Osd(osd) = from.entity else { return };
+                if osd.0 != pong.from {
+                    return;
+                }
+                self.core.shared.fullness.heard(osd, pong.used_permille);
+                if let Some(report) = self.core.heartbeat.on_pong(self.core.config.id, &pong, now) {
                     self.core.send_mon(out, report);
                 }
             }
@@ -77,7 +80,8 @@ impl<S: ObjectStore> Osd<S> {
         if ping.to != id.0 || ping.to_instance != instance || matches!(self.core.phase, Phase::Stopping(_)) {
             return;
         }
-        let pong = Pong { sent_ns: ping.sent_ns, from: id.0, from_instance: instance };
+        let used_permille = used_permille(self.core.store.usage());
+        let pong = Pong { sent_ns: ping.sent_ns, from: id.0, from_instance: instance, used_permille };
         let packet = self.core.packet(pong);
         out.push(OsdEffect::Send { to: Address::Session(from.session), packet });
     }
@@ -165,6 +169,7 @@ impl<S: ObjectStore> Osd<S> {
             return self.hold(from, packet);
         }
         let Message::RepOpReply(reply) = packet.message else { return };
+        self.core.shared.fullness.heard(osd, reply.used_permille);
         for ack in reply.acks {
             let (id, version) = (PgId::from_u64(ack.pg), decode_version(ack.version));
             let current = self.pgs.get(&id).is_some_and(|pg| {

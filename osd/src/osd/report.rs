@@ -4,6 +4,7 @@ use super::Osd;
 use super::boot::Phase;
 use crate::OsdEffect;
 use crate::log::encode_version;
+use crate::space::used_permille;
 use nacre_store::ObjectStore;
 use nacre_types::{EVersion, Epoch, Instant, OsdId, Outbox, PgId};
 use nacre_wire::Address;
@@ -101,13 +102,14 @@ impl<S: ObjectStore> Osd<S> {
     /// Tells primaries what this step has made durable, each in one message.
     pub(crate) fn send_acks(&mut self, now: Instant, out: &mut Outbox<OsdEffect>) {
         let mut acks = std::mem::take(&mut self.core.requests.acks).into_iter().peekable();
+        let used_permille = used_permille(self.core.store.usage());
         while let Some(((primary, pg), promise)) = acks.next() {
             let ack = |pg: PgId, (interval, version): (Epoch, EVersion)| RepAck {
                 pg: pg.as_u64(),
                 interval: interval.0,
                 version: encode_version(version),
             };
-            let mut reply = RepOpReply { acks: vec![ack(pg, promise)] };
+            let mut reply = RepOpReply { acks: vec![ack(pg, promise)], used_permille };
             while let Some(((_, pg), promise)) = acks.next_if(|((to, _), _)| *to == primary) {
                 reply.acks.push(ack(pg, promise));
             }

@@ -5,6 +5,7 @@ use super::{Pg, PgContext};
 use crate::log::FoundRequest;
 use crate::ops::{self, Executed, Execution, ReadCache, Request, SnapContext, WatchAction};
 use crate::replication::InFlight;
+use crate::space::used_permille;
 use crate::token::PgPurpose;
 use nacre_maps::Flag;
 use nacre_store::StoreError;
@@ -54,11 +55,12 @@ impl Pg {
         if pool.full {
             return Err((ErrorCode::QuotaExceeded, format!("pool {} has reached its quota", pool.name)));
         }
-        let (usage, full) = (ctx.store.usage(), u64::from(ctx.map.ratios().full_permille));
-        if usage.total_bytes > 0
-            && u128::from(usage.used_bytes) * 1000 >= u128::from(usage.total_bytes) * u128::from(full)
+        let own = (self.me, used_permille(ctx.store.usage()));
+        let others = self.replicas().into_iter().map(|osd| (osd, ctx.shared.fullness.of(osd)));
+        if let Some((osd, _)) =
+            others.chain([own]).find(|(_, permille)| *permille >= ctx.map.ratios().full_permille)
         {
-            return Err((ErrorCode::NoSpace, format!("{} is full: delete something or add OSDs", self.me)));
+            return Err((ErrorCode::NoSpace, format!("{osd} is full: delete something or add OSDs")));
         }
         Ok(())
     }

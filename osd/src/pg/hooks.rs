@@ -22,7 +22,7 @@ pub enum Readiness {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RecoverySummary {
     /// Ceph's words to add to the state: `recovering`, `recovery_wait`, `backfilling`, `backfill_wait`,
-    /// `backfill_toofull`, `scrubbing`, `deep`, `repair`, `inconsistent`.
+    /// `backfill_toofull`, `recovery_toofull`, `scrubbing`, `deep`, `repair`, `inconsistent`.
     pub words: Vec<&'static str>,
     pub degraded: u64,
     pub misplaced: u64,

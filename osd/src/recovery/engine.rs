@@ -441,6 +441,9 @@ impl Pg {
             return self.reply_push(ctx, to, &object, transfer.version, sequence(number, 0), code);
         }
         if transfer.purpose == PushPurpose::Backfill as u32 {
+            if code == ErrorCode::NoSpace {
+                self.gate_too_full(ctx, to);
+            }
             return self.backfill_push_failed(ctx, to, &object);
         }
         if code == ErrorCode::Canceled
@@ -452,6 +455,9 @@ impl Pg {
         }
         if code == ErrorCode::NoSpace || code == ErrorCode::InvalidArgument {
             ctx.log(LogLevel::Warning, format!("PG {}: {to} does not take {object}: {code}", self.id));
+            if code == ErrorCode::NoSpace {
+                self.gate_too_full(ctx, to);
+            }
             // The stall timer tries again.
             return;
         }
@@ -496,6 +502,10 @@ impl Pg {
             return;
         }
         let need = *need;
+        if code == ErrorCode::NoSpace {
+            // It was this OSD that had no room for it. The stall timer tries again.
+            return;
+        }
         if code == ErrorCode::Canceled
             && let Some(missing) = self.missing.get(object)
             && missing.have != EVersion::ZERO

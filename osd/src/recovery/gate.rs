@@ -6,6 +6,7 @@
 use super::Stage;
 use super::slots::Claim;
 use crate::pg::{Pg, PgContext};
+use crate::space::is_backfill_full;
 use nacre_maps::Flag;
 use nacre_types::{Epoch, Instant, Needs, OsdId};
 use nacre_wire::messages::{Reserve, ReserveReply};
@@ -216,6 +217,15 @@ impl Pg {
         self.recovery.gate.granted.contains(&osd) && !self.recovery.gate.too_full.contains_key(&osd)
     }
 
+    /// An OSD, perhaps this one, has no room for what it is being brought.
+    pub(super) fn gate_too_full(&mut self, ctx: &mut PgContext<'_>, osd: OsdId) {
+        let gate = &mut self.recovery.gate;
+        gate.granted.remove(&osd);
+        gate.too_full.insert(osd, ctx.now + FULL_RETRY);
+        self.backfill_stop_draining(ctx);
+        self.recovery_changed(ctx);
+    }
+
     /// A target that was too full has made room.
     pub(crate) fn gate_ask_again(&mut self, osd: OsdId) {
         self.recovery.gate.too_full.remove(&osd);
@@ -275,11 +285,8 @@ impl Pg {
             return;
         }
         if reply.too_full {
-            gate.granted.remove(&from);
-            gate.too_full.insert(from, ctx.now + FULL_RETRY);
-            self.backfill_stop_draining(ctx);
+            self.gate_too_full(ctx, from);
             self.backfill_purge(ctx, from);
-            self.recovery_changed(ctx);
         } else if reply.granted {
             gate.granted.insert(from);
             if self.filled(Work::Backfill).iter().all(|osd| self.recovery.gate.granted.contains(osd)) {
@@ -287,14 +294,4 @@ impl Pg {
             }
         }
     }
-}
-
-/// Whether this OSD takes no more backfill, which makes a copy here larger or does not.
-fn is_backfill_full(ctx: &PgContext<'_>, grows: bool) -> bool {
-    let (usage, ratios) = (ctx.store.usage(), ctx.map.ratios());
-    // In either case there is to be room for the pieces of the objects under way.
-    let nearly_all = u32::midpoint(ratios.full_permille, 1000);
-    let permille = if grows { ratios.backfillfull_permille } else { nearly_all };
-    let limit = u128::from(permille) * u128::from(usage.total_bytes) / 1000;
-    usage.total_bytes > 0 && u128::from(usage.used_bytes) >= limit
 }

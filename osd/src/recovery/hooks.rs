@@ -234,6 +234,7 @@ impl Pg {
         }
         let gate = &recovery.gate;
         match gate.work() {
+            Some(Work::Recovery) if gate.too_full() => summary.words.push("recovery_toofull"),
             Some(Work::Recovery) if gate.is_open() => summary.words.push("recovering"),
             Some(Work::Recovery) => summary.words.push("recovery_wait"),
             Some(Work::Backfill) if gate.too_full() => summary.words.push("backfill_toofull"),

@@ -10,6 +10,7 @@ use crate::log::{decode_version, encode_version, persist};
 use crate::ops::{INFO_ATTR, ObjectInfo};
 use crate::pg::{Pg, PgContext};
 use crate::snaps;
+use crate::space::lacks_room;
 use crate::token::PgPurpose;
 use bytes::Bytes;
 use nacre_store::{ObjectStore, StoreError};
@@ -92,7 +93,15 @@ impl Pg {
             Ok(()) | Err(Refusal::Stale) => {}
             Err(Refusal::Store(error)) => self.recovery_store_failed(ctx, &error),
             Err(Refusal::Answer(code)) => {
-                self.recovery.sinks.remove(&object);
+                if let Some(sink) = self.recovery.sinks.remove(&object) {
+                    let mut t = Transaction::new(self.id);
+                    t.remove(&sink.temp);
+                    ctx.submit_unwatched(t);
+                }
+                if code == ErrorCode::NoSpace && self.is_primary() {
+                    let me = self.me;
+                    self.gate_too_full(ctx, me);
+                }
                 self.reply_push(ctx, from, &object, decode_version(push.version), push.sequence, code);
             }
         }
@@ -134,6 +143,9 @@ impl Pg {
             if (sink.from, sink.transfer, sink.next_piece) != (from, transfer, piece) {
                 return Err(Refusal::Stale);
             }
+        }
+        if !push.delete && lacks_room(ctx, data.bytes.len() as u64) {
+            return Err(Refusal::Answer(ErrorCode::NoSpace));
         }
         let mut t = Transaction::new(self.id);
         if push.delete {

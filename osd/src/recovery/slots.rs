@@ -5,6 +5,7 @@
 //! granted to other primaries expire unless renewed, so that a lost release costs time, not a slot.
 
 use crate::Tunables;
+use crate::space::Fullness;
 use nacre_types::{Epoch, Instant, OsdId, PgId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -38,6 +39,7 @@ pub struct OsdShared {
     scrubbing: Option<PgId>,
     /// First come; the slot goes to the first of them when it is free.
     scrub_waiting: VecDeque<PgId>,
+    pub fullness: Fullness,
 }
 
 /// Another primary's wish for a slot here.
@@ -79,6 +81,7 @@ impl OsdShared {
             },
             scrubbing: None,
             scrub_waiting: VecDeque::new(),
+            fullness: Fullness::default(),
         }
     }
 

@@ -33,6 +33,9 @@ pub struct Pong {
     pub from: u32,
     #[prost(fixed64, tag = "3")]
     pub from_instance: u64,
+    /// How full the sender's store is, in thousandths.
+    #[prost(uint32, tag = "4")]
+    pub used_permille: u32,
 }
 
 /// A primary ships a write to a replica. The packet's data is the transaction's payload.
@@ -62,6 +65,9 @@ pub struct RepOp {
 pub struct RepOpReply {
     #[prost(message, repeated, tag = "3")]
     pub acks: Vec<RepAck>,
+    /// How full the sender's store is, in thousandths.
+    #[prost(uint32, tag = "4")]
+    pub used_permille: u32,
 }
 
 /// Everything of the PG up to `version` in this interval is durable here.
