@@ -145,12 +145,12 @@ impl Recorded for Operation {
                 }
             }
             Action::Lock { nanos } => {
-                // Without an answer nobody knows when it was granted: it may run for ever as far as the model knows.
+                // Without an answer nobody knows when it was granted: perhaps once another's had run out, and it may run for
+                // ever as far as the model knows.
                 let held = Held { client: self.client, asked: self.invoked, nanos: *nanos };
                 let locked = State { parts: Some(state.parts.clone().unwrap_or_default()), lock: Some(held) };
                 let free = state.lock.is_none_or(|held| {
-                    held.client == self.client
-                        || (self.answered != Instant::MAX && self.answered.0 >= held.asked.0 + held.nanos)
+                    held.client == self.client || self.answered.0 >= held.asked.0 + held.nanos
                 });
                 match self.answer {
                     Answer::Done => free.then_some(locked),
@@ -224,6 +224,11 @@ mod tests {
             Ok(Verdict::Linearizable)
         );
         assert!(check("x", &[lock(0, 0), lock(1, 1000)]).is_err(), "it is still held");
+        // Given up on, but granted when the first had run out.
+        let unknown = Operation { answered: Instant::MAX, answer: Answer::Unknown, ..lock(1, 100) };
+        let unlock = op(1, 7000, 7001, Action::Unlock, Answer::Done);
+        assert_eq!(check("x", &[lock(0, 0), unknown, unlock.clone()]), Ok(Verdict::Linearizable));
+        assert!(check("x", &[lock(0, 0), unlock]).is_err(), "it never asked for it");
         assert!(check("x", &[lock(0, 0), lock(1, 6000), write(0, 6100)]).is_err(), "fenced off, and yet");
     }
 }
