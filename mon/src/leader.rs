@@ -89,6 +89,21 @@ struct InFlight {
     answers: Vec<(Origin, CommandReply)>,
     /// To be taken up again after it, such as the boot of an OSD that first had to go down.
     again: Vec<Work>,
+    settling: Settling,
+}
+
+/// A change of the members is done when most of them will know of it after a restart: when they have made an entry
+/// after it durable, and with that how far entries were committed. Until then nobody may take a removed one away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Settling {
+    /// It changes no members.
+    No,
+    /// It has not been applied.
+    Before,
+    /// It has; the entry after it is not in the log.
+    Applied,
+    /// That has this index.
+    At(u64),
 }
 
 /// A read waiting for the proof that this monitor still leads.
@@ -200,6 +215,7 @@ impl Leader {
             work: Vec::new(),
             answers: Vec::new(),
             again: Vec::new(),
+            settling: Settling::No,
         };
         let mut input_bytes = 0;
         while let Some(work) = self.queue.pop_front() {
@@ -240,6 +256,7 @@ impl Leader {
                 reply.epoch = epoch.0;
             }
         }
+        flight.settling = if change.is_some() { Settling::Before } else { Settling::No };
         self.in_flight = Some(flight);
         Some(Proposal { batch, change })
     }
@@ -263,18 +280,41 @@ impl Leader {
 
     /// An entry was applied: the answers to give if it was the batch in flight.
     pub fn applied(&mut self, now: Instant, index: u64, nonce: Option<u64>) -> Vec<(Origin, CommandReply)> {
-        let Some(flight) = &self.in_flight else { return Vec::new() };
-        if nonce == Some(flight.nonce) {
+        let Some(flight) = &mut self.in_flight else { return Vec::new() };
+        let done = match flight.settling {
+            Settling::At(last) => index >= last,
+            Settling::Applied => false,
+            Settling::No => nonce == Some(flight.nonce),
+            Settling::Before if nonce == Some(flight.nonce) => {
+                flight.settling = Settling::Applied;
+                false
+            }
+            Settling::Before => false,
+        };
+        if done {
             let Some(flight) = self.in_flight.take() else { return Vec::new() };
             for work in flight.again {
                 self.push(now, work, Duration::ZERO);
             }
             return flight.answers;
         }
-        if flight.index <= index {
+        let lost = matches!(flight.settling, Settling::No | Settling::Before) && flight.index <= index;
+        if lost {
             self.not_proposed(now, Duration::ZERO);
         }
         Vec::new()
+    }
+
+    /// Whether a change of the members waits for an entry after it.
+    pub fn is_unsettled(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|flight| flight.settling == Settling::Applied)
+    }
+
+    /// That entry has this index.
+    pub fn settles_at(&mut self, index: u64) {
+        if let Some(flight) = &mut self.in_flight {
+            flight.settling = Settling::At(index);
+        }
     }
 
     /// Lets a monitor vote that has caught up; once at a time.

@@ -407,6 +407,13 @@ impl Mon {
 
     /// Proposes the next batch if one is due. True if something was given to Raft.
     fn propose(&mut self, now: Instant, out: Out<'_>) -> bool {
+        if let Some(leader) = self.leader.as_mut().filter(|leader| leader.is_unsettled()) {
+            let proposed = self.quorum.propose(Vec::new());
+            if proposed {
+                leader.settles_at(self.quorum.last_index());
+            }
+            return proposed;
+        }
         if !self.leader.as_ref().is_some_and(|leader| leader.batch_is_due(now)) {
             return false;
         }

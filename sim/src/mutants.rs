@@ -138,6 +138,9 @@ fn way(bug: Mutant) -> Way {
         Mutant::PriorLeaseIgnored => Way::Scenario(include_str!("mutants/prior-lease.txt")),
         Mutant::LeaseForgottenAtRestart => Way::Scenario(include_str!("mutants/lease-forgotten.txt")),
         Mutant::BlocklistIgnored => Way::Scenario(include_str!("mutants/fenced.txt")),
+        Mutant::CommitOfChangeUnwritten => {
+            Way::Scenario(include_str!("../../tests/scenarios/f05-power-cut-after-reconfiguration.txt"))
+        }
         Mutant::OneReporter => Way::Scenario(include_str!("mutants/one-reporter.txt")),
         Mutant::LockNotChecked => Way::Probe(probes::locks),
         Mutant::NotifyLost => Way::Probe(probes::watches),

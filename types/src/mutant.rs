@@ -89,6 +89,7 @@ mutants! {
     OmapLostInReplay "omap-lost-in-replay" "replay forgets removed omap keys",
     // Monitors.
     VoteUnpersisted "vote-unpersisted" "a monitor sends promises before they are on its disk",
+    CommitOfChangeUnwritten "commit-of-change-unwritten" "a monitor forgets at a restart that its members have changed",
     OneReporter "one-reporter" "one OSD's word is enough to mark another down",
     // Clients.
     ResentAsNew "resent-as-new" "a request sent again has a new id",

@@ -68,6 +68,10 @@ pub(crate) struct Quorum {
     stalled_ticks: u32,
     /// It was shown to have lost what it promised: it neither votes nor stands.
     forgot: bool,
+    /// The commit index has moved since it was last written.
+    commit_unwritten: bool,
+    /// It is to be written without waiting for other writes: it covers a change of the members.
+    commit_wanted: bool,
 }
 
 impl Quorum {
@@ -113,6 +117,8 @@ impl Quorum {
             bytes_since_checkpoint: 0,
             stalled_ticks: 0,
             forgot: false,
+            commit_unwritten: false,
+            commit_wanted: false,
         };
         quorum.draw();
         if quorum.is_sole_voter() {
@@ -289,11 +295,15 @@ impl Quorum {
     }
 
     /// Lets raft-rs take a member change into account that was committed with a command that held.
+    ///
+    /// raft-rs goes by the members as of the last entry that it knows to be committed. A node that starts again without
+    /// knowing that would ask the old members for their votes, who may be gone by then. So it is written down.
     pub fn apply_change(&mut self, entry: &Entry) -> bool {
         let Some(change) = decode_change(entry) else { return false };
         match self.node.apply_conf_change(&change) {
             Ok(members) => {
                 self.members = members;
+                self.commit_wanted = true;
                 true
             }
             Err(_) => false,
@@ -378,7 +388,12 @@ impl Quorum {
     pub fn next(&mut self) -> Option<Output> {
         let mut output = Output { messages: std::mem::take(&mut self.released), ..Output::default() };
         if !self.node.has_ready() {
-            return (!output.messages.is_empty()).then_some(output);
+            if self.commit_unwritten && self.commit_wanted {
+                let (token, writes) = (self.token(), vec![self.hard_state()]);
+                self.waiting.push_back(Waiting { token, number: 0, messages: Vec::new() });
+                output.persist = Some((token, writes));
+            }
+            return (!output.messages.is_empty() || output.persist.is_some()).then_some(output);
         }
         let mut ready = self.node.ready();
         let mut writes = Vec::new();
@@ -408,11 +423,15 @@ impl Quorum {
             let old = &self.node.store().hard;
             let promise = (hard.term, hard.vote) != (old.term, old.vote);
             let hard = hard.clone();
-            // The commit index alone can be found again; it rides along with other writes.
-            if promise || !writes.is_empty() {
-                writes.push(records::hard_state(&hard));
-            }
             self.node.mut_store().hard = hard;
+            self.commit_unwritten = !mutant!(CommitOfChangeUnwritten) || promise || !writes.is_empty();
+            if promise {
+                writes.push(self.hard_state());
+            }
+        }
+        // The commit index alone can be found again; it rides along with other writes.
+        if self.commit_unwritten && !writes.is_empty() {
+            writes.push(self.hard_state());
         }
         output.messages.extend(ready.take_messages());
         output.committed = ready.take_committed_entries();
@@ -442,6 +461,11 @@ impl Quorum {
             output.messages.extend(promised);
         }
         Some(output)
+    }
+
+    fn hard_state(&mut self) -> Write {
+        (self.commit_unwritten, self.commit_wanted) = (false, false);
+        records::hard_state(&self.node.store().hard)
     }
 
     pub fn check(&self) {
