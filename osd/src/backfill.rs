@@ -17,7 +17,7 @@ mod purge;
 
 use crate::log::BackfillMark;
 use crate::pg::{Pg, PgContext};
-use crate::recovery::{PushPurpose, family, usable_version};
+use crate::recovery::{PushPurpose, family, older, usable_version};
 use bytes::Bytes;
 use nacre_store::StoreError;
 use nacre_types::buggify;
@@ -96,6 +96,18 @@ impl Backfill {
     /// Whether it has objects to push, which may wait for writes of theirs.
     pub(crate) fn is_pushing(&self) -> bool {
         matches!(&self.stage, Stage::Filling(window) if !window.pending.is_empty())
+    }
+
+    /// Whether an object of the window at hand is at the target, because it was already or because it was pushed.
+    pub(crate) fn has_pushed(&self, object: &ObjectId) -> bool {
+        match &self.stage {
+            Stage::Filling(window) => {
+                window.covers(&self.mark, object)
+                    && !window.pending.contains(object)
+                    && !window.in_flight.contains_key(object)
+            }
+            _ => false,
+        }
     }
 
     /// Objects it has in the OSD's throttle.
@@ -291,7 +303,10 @@ impl Pg {
             let writers = |object: &ObjectId| {
                 self.pipeline.objects.get(&object.head()).map_or(0, |queue| queue.writers)
             };
-            let settled = |object: &&ObjectId| idle(object) && writers(object) == 0;
+            // Nor does an object start before those of its family that it may be made of.
+            let settled = |object: &&ObjectId| {
+                idle(object) && writers(object) == 0 && window.in_flight.range(older(object)).next().is_none()
+            };
             let Some(object) = window.pending.iter().find(settled).cloned() else {
                 window.draining = window.pending.iter().find(idle).map(ObjectId::head);
                 break;

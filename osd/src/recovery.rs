@@ -17,10 +17,12 @@
 mod engine;
 mod gate;
 mod hooks;
+mod origin;
 mod sink;
 mod slots;
 mod source;
 
+pub(crate) use origin::older;
 pub use sink::{TEMP_POOL, leftovers};
 pub(crate) use sink::{family, remove_object};
 pub use slots::OsdShared;
@@ -53,6 +55,8 @@ pub(crate) struct Recovery {
     tried: BTreeMap<ObjectId, Tried>,
     /// Primary: missing objects for which no source is left.
     pub(crate) unfound: BTreeSet<ObjectId>,
+    /// Primary: what a receiver would not make of another object of the family.
+    in_full: BTreeSet<(OsdId, ObjectId)>,
     gate: gate::Gate,
     pub(crate) backfills: BTreeMap<OsdId, Backfill>,
     pub(crate) scrub: Scrub,

@@ -196,6 +196,14 @@ pub fn needs_space(ops: &[ObjectOp]) -> bool {
     ops.iter().filter_map(|op| op.kind.as_ref()).any(|kind| kind.is_mutation() && !frees(kind))
 }
 
+/// Whether a request removes its object and does nothing else.
+pub fn only_removes(ops: &[ObjectOp]) -> bool {
+    use ObjectOpKind::*;
+    let mut kinds = ops.iter().filter_map(|op| op.kind.as_ref());
+    kinds.clone().any(|kind| matches!(kind, Remove(_)))
+        && kinds.all(|kind| matches!(kind, Remove(_) | AssertLocked(_) | AssertVersion(_)))
+}
+
 /// The object that serves reads of `object`: the head, a clone, or none where nothing existed at that snapshot.
 pub fn resolve(store: &dyn ObjectStore, object: &ObjectId) -> Result<Option<ObjectId>, StoreError> {
     let head = object.head();

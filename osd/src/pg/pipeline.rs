@@ -11,7 +11,7 @@
 //! have their data.
 
 use super::{Pg, PgContext, Readiness};
-use crate::ops::{ReadCache, ReadWanted};
+use crate::ops::{self, ReadCache, ReadWanted};
 use nacre_maps::Flag;
 use nacre_types::{ClientId, EVersion, Epoch, Instant, Needs, ObjectId, OsdId, RequestId, mutant};
 use nacre_wire::op::{OsdOp, OsdOpReply};
@@ -191,6 +191,7 @@ impl Pg {
                 continue;
             };
             let (write, no_wait) = (op.write, op.message.no_wait);
+            let removes = write && self.only_removes(ctx, op);
             let wait = if executing || (write && readers > 0) {
                 Some(Needs::EarlierOperations)
             } else if !write && writers > 0 && !mutant!(ReadsUncommitted) {
@@ -198,7 +199,12 @@ impl Pg {
             } else if let Err(reason) = self.gate(ctx, write) {
                 Some(reason)
             } else {
-                match if write { self.ready_to_write(ctx, head) } else { self.ready_to_read(ctx, head) } {
+                let ready = match write {
+                    true if removes => self.ready_to_remove(ctx, head),
+                    true => self.ready_to_write(ctx, head),
+                    false => self.ready_to_read(ctx, head),
+                };
+                match ready {
                     Readiness::Ready => None,
                     Readiness::Wait(needs) => Some(needs),
                     Readiness::Unfound if no_wait => {
@@ -229,6 +235,13 @@ impl Pg {
         if self.pipeline.objects.get(head).is_some_and(ObjectQueue::is_idle) {
             self.pipeline.objects.remove(head);
         }
+    }
+
+    /// Whether an operation does nothing but remove a head that leaves nothing behind.
+    fn only_removes(&self, ctx: &PgContext<'_>, op: &ClientOp) -> bool {
+        ops::only_removes(&op.message.ops)
+            && op.message.snaps.is_empty()
+            && matches!(ops::load_info(ctx.store, &op.object), Ok(Some(info)) if !info.snapped)
     }
 
     fn leave_queue(&mut self, head: &ObjectId, id: u64) {

@@ -74,9 +74,6 @@ impl Pg {
             }
             let text = format!("PG {}: {object} at {} is given up as lost", self.id, missing.need);
             ctx.log(LogLevel::Error, text);
-            for peer in self.peers.values_mut() {
-                peer.missing.remove(object);
-            }
             let entry = Entry::new(LogKind::Lost, object.clone(), self.next_version(ctx), missing.need);
             self.replicate(ctx, object.clone(), t, vec![entry.encode()], None);
         }
@@ -159,6 +156,12 @@ impl Pg {
         if lacking.is_empty() {
             return;
         }
+        if self.older_is_active(object) {
+            return;
+        }
+        if let Some(clone) = self.clone_before_head(object, &lacking) {
+            return self.recover_object(ctx, &clone);
+        }
         let mut transfers = BTreeMap::new();
         for &osd in &lacking {
             let Some(missing) = self.peers.get(&osd).and_then(|peer| peer.missing.get(object)) else {
@@ -188,7 +191,9 @@ impl Pg {
         need: EVersion,
         purpose: PushPurpose,
     ) -> Option<u64> {
-        let planned = Transfer::plan(ctx.store, &self.log, object, base, to, purpose as u32, ctx.now);
+        let planned = self.origin_of(ctx, to, object, purpose).and_then(|origin| {
+            Transfer::plan(ctx.store, &self.log, object, base, origin, to, purpose as u32, ctx.now)
+        });
         let number = self.recovery.next_number();
         let transfer = match planned {
             Ok(Some(transfer)) => transfer,
@@ -275,7 +280,7 @@ impl Pg {
             return refuse(self, ctx);
         }
         let base = decode_version(pull.base);
-        match Transfer::plan(ctx.store, &self.log, &object, base, from, pull.purpose, ctx.now) {
+        match Transfer::plan(ctx.store, &self.log, &object, base, None, from, pull.purpose, ctx.now) {
             Ok(Some(transfer)) if transfer.version == version || mutant!(OldVersionPushed) => {
                 self.recovery.transfers.retain(|_, other| other.object != object || other.to != from);
                 self.recovery.transfers.insert(pull.sequence, transfer);
@@ -347,6 +352,17 @@ impl Pg {
         }
         self.object_recovered(ctx, object);
         self.recovery_changed(ctx);
+    }
+
+    /// The object need not be brought to anybody any more.
+    pub(super) fn cancel_object(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
+        let Some(Active { stage: Stage::Push { transfers }, .. }) = self.recovery.active.get(object) else {
+            return;
+        };
+        for transfer in transfers.values() {
+            self.recovery.transfers.remove(transfer);
+        }
+        self.end_object(ctx, object);
     }
 
     /// A piece that came in is durable.
@@ -437,6 +453,11 @@ impl Pg {
     fn transfer_failed(&mut self, ctx: &mut PgContext<'_>, number: u64, code: ErrorCode) {
         let Some(transfer) = self.recovery.transfers.remove(&number) else { return };
         let (to, object) = (transfer.to, transfer.object);
+        let made_of_another = transfer.origin.is_some();
+        if code == ErrorCode::Canceled && made_of_another {
+            // It does not have what it was to be made of.
+            self.recovery.in_full.insert((to, object.clone()));
+        }
         if !self.is_primary() {
             return self.reply_push(ctx, to, &object, transfer.version, sequence(number, 0), code);
         }
@@ -447,6 +468,7 @@ impl Pg {
             return self.backfill_push_failed(ctx, to, &object);
         }
         if code == ErrorCode::Canceled
+            && !made_of_another
             && let Some(peer) = self.peers.get_mut(&to)
             && let Some(missing) = peer.missing.get(&object)
         {
@@ -557,7 +579,9 @@ impl Pg {
     /// An object that waits for its turn in log order, the primary's own first.
     pub(super) fn next_to_recover(&self) -> Option<ObjectId> {
         let idle = |object: &&ObjectId| {
-            !self.recovery.active.contains_key(*object) && !self.recovery.unfound.contains(*object)
+            !self.recovery.active.contains_key(*object)
+                && !self.recovery.unfound.contains(*object)
+                && !self.older_is_active(object)
         };
         let own = self.missing.by_need().map(|(_, object)| object).find(idle);
         let theirs = || {

@@ -160,6 +160,19 @@ impl Pg {
                 return ready;
             }
         }
+        self.not_held(object)
+    }
+
+    /// The same for an operation that only removes `object`, which has no clones. Members that miss it need not be
+    /// brought it first: one of them may be full, and wait for just this.
+    pub(crate) fn ready_to_remove(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) -> Readiness {
+        if self.missing.family(family(object)).next().is_some() {
+            return self.ready_to_write(ctx, object);
+        }
+        self.not_held(object)
+    }
+
+    fn not_held(&self, object: &ObjectId) -> Readiness {
         if self.backfill_holds(object) {
             return Readiness::Wait(Needs::ObjectBackfill);
         }
@@ -167,6 +180,14 @@ impl Pg {
             return Readiness::Wait(Needs::ObjectScrub);
         }
         Readiness::Ready
+    }
+
+    /// A removal goes to all members: none of them misses the object any more, and nobody brings it to them.
+    pub(crate) fn recovery_on_removal(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
+        for peer in self.peers.values_mut() {
+            peer.missing.remove(object);
+        }
+        self.cancel_object(ctx, object);
     }
 
     /// Whether the object's changes go to this peer, or (beyond its backfill mark) only their log entries.

@@ -147,12 +147,13 @@ impl Pg {
         if !push.delete && lacks_room(ctx, data.bytes.len() as u64) {
             return Err(Refusal::Answer(ErrorCode::NoSpace));
         }
+        let origin = if push.first { self.origin(ctx, object, push)? } else { None };
         let mut t = Transaction::new(self.id);
         if push.delete {
             self.recovery.sinks.remove(object);
             remove_object(ctx.store, &mut t, object)?;
         } else {
-            self.build_piece(ctx, from, object, push, data, &mut t)?;
+            self.build_piece(ctx, from, object, origin.as_ref(), push, data, &mut t)?;
         }
         if push.last {
             self.count_change(ctx, object, push, &mut t)?;
@@ -229,7 +230,10 @@ impl Pg {
     ) -> Result<(), Refusal> {
         let stored = usable_version(ctx.store, object)?;
         let relied_on = !self.missing.contains(object) && self.info.last_backfill.covers(object);
-        if relied_on && stored > version && push.purpose != PushPurpose::Repair as u32 {
+        // An object that was removed meanwhile has no version to tell by; the log has.
+        let after = self.log.entries().rev().take_while(|entry| entry.version > version);
+        let changed = after.into_iter().any(|entry| !entry.is_error() && entry.object == *object);
+        if (changed || relied_on && stored > version) && push.purpose != PushPurpose::Repair as u32 {
             return Err(Refusal::Stale);
         }
         if push.base.is_some() && stored != decode_version(push.base) {
@@ -238,11 +242,34 @@ impl Pg {
         Ok(())
     }
 
+    /// What the object is to be made of, which must be here in just that version.
+    fn origin(
+        &self,
+        ctx: &PgContext<'_>,
+        object: &ObjectId,
+        push: &Push,
+    ) -> Result<Option<ObjectId>, Refusal> {
+        let Some(name) = &push.origin else { return Ok(None) };
+        let bad = || Refusal::Answer(ErrorCode::InvalidArgument);
+        let origin = name.decode().map_err(|_| bad())?;
+        if origin.head() != object.head() || origin == *object || push.base.is_some() {
+            return Err(bad());
+        }
+        let version = decode_version(push.origin_version);
+        let is_it = self.missing.get(&origin).is_none_or(|missing| missing.have == version);
+        if version == EVersion::ZERO || !is_it || usable_version(ctx.store, &origin)? != version {
+            return Err(Refusal::Answer(ErrorCode::Canceled));
+        }
+        Ok(Some(origin))
+    }
+
+    #[allow(clippy::too_many_arguments)]
     fn build_piece(
         &mut self,
         ctx: &PgContext<'_>,
         from: OsdId,
         object: &ObjectId,
+        origin: Option<&ObjectId>,
         push: &Push,
         data: &Data,
         t: &mut Transaction,
@@ -258,20 +285,20 @@ impl Pg {
         if push.first {
             let info = push.attrs.iter().find(|pair| pair.key == INFO_ATTR.as_bytes());
             let info = info.and_then(|pair| ObjectInfo::from_attr(&pair.value));
-            match push.base {
+            if push.base.is_none() && single {
+                forget_in_index(ctx.store, t, object)?;
+            }
+            match origin.or(push.base.is_some().then_some(object)) {
                 None => {
-                    if single {
-                        forget_in_index(ctx.store, t, object)?;
-                    }
                     t.remove(target);
                     t.create(target);
                 }
-                Some(_) => {
+                Some(origin) => {
                     let pushed: BTreeSet<&Bytes> = push.attrs.iter().map(|pair| &pair.key).collect();
-                    let held = ctx.store.attrs(object)?.into_iter().map(|(key, _)| key);
+                    let held = ctx.store.attrs(origin)?.into_iter().map(|(key, _)| key);
                     let gone: Vec<Bytes> = held.filter(|key| !pushed.contains(key)).collect();
-                    if !single {
-                        t.clone_object(object, &temp);
+                    if origin != target {
+                        t.clone_object(origin, target);
                     }
                     if !gone.is_empty() {
                         t.remove_attrs(target, gone);

@@ -3,6 +3,7 @@
 //! The sender keeps the object from changing (operations on it wait), reads it piece by piece and has a few pieces on
 //! their way at a time. The receiver acknowledges each once it is durable.
 
+use super::origin::Origin;
 use crate::log::{PgLog, encode_version};
 use crate::ops::{INFO_ATTR, ObjectInfo};
 use bytes::Bytes;
@@ -71,6 +72,8 @@ pub(crate) struct Transfer {
     pub bytes_sent: u64,
     size: u64,
     base: Option<EVersion>,
+    /// What it is made of at the receiver, and in which version.
+    pub origin: Option<(ObjectId, EVersion)>,
     attrs: Vec<Pair>,
     zeroes: Vec<Extent>,
     /// Ranges not yet read, ascending.
@@ -109,12 +112,15 @@ pub(crate) enum Next {
 }
 
 impl Transfer {
-    /// Plans to send `object` as it is on this disk. With `base` only what changed since, if the log still knows.
+    /// Plans to send `object` as it is on this disk. With `base` only what changed since, if the log still knows; else,
+    /// with an `origin`, only what differs from that.
+    #[allow(clippy::too_many_arguments)]
     pub fn plan(
         store: &dyn ObjectStore,
         log: &PgLog,
         object: &ObjectId,
         base: EVersion,
+        origin: Option<Origin>,
         to: OsdId,
         purpose: u32,
         now: Instant,
@@ -132,6 +138,7 @@ impl Transfer {
             bytes_sent: 0,
             size,
             base: None,
+            origin: None,
             attrs,
             zeroes: Vec::new(),
             ranges: VecDeque::new(),
@@ -147,24 +154,37 @@ impl Transfer {
                 if !omap_changed {
                     transfer.omap = Omap::Unchanged;
                 }
-                for (start, end) in changed.iter() {
-                    let mut at = start;
-                    for (offset, length) in store.extents(object, start, end - start)? {
-                        if offset > at {
-                            transfer.zeroes.push(Extent { offset: at, length: offset - at });
-                        }
-                        transfer.ranges.push_back((offset, length));
-                        at = offset + length;
-                    }
-                    if at < end {
-                        transfer.zeroes.push(Extent { offset: at, length: end - at });
-                    }
-                }
+                transfer.add(store, &changed)?;
+            }
+            None if let Some(origin) = origin => {
+                let mut differs = RangeSet::new();
+                differs.insert(0, size);
+                origin.same.iter().for_each(|(start, end)| differs.remove(start, end));
+                transfer.origin = Some((origin.object, origin.version));
+                transfer.add(store, &differs)?;
             }
             None if size > 0 => transfer.ranges = store.extents(object, 0, size)?.into(),
             None => {}
         }
         Ok(Some(transfer))
+    }
+
+    /// Ranges to be sent: what is mapped, and that the rest of them is not.
+    fn add(&mut self, store: &dyn ObjectStore, ranges: &RangeSet) -> Result<(), StoreError> {
+        for (start, end) in ranges.iter() {
+            let mut at = start;
+            for (offset, length) in store.extents(&self.object, start, end - start)? {
+                if offset > at {
+                    self.zeroes.push(Extent { offset: at, length: offset - at });
+                }
+                self.ranges.push_back((offset, length));
+                at = offset + length;
+            }
+            if at < end {
+                self.zeroes.push(Extent { offset: at, length: end - at });
+            }
+        }
+        Ok(())
     }
 
     /// A removal, whose only piece is on its way.
@@ -178,6 +198,7 @@ impl Transfer {
             bytes_sent: 0,
             size: 0,
             base: None,
+            origin: None,
             attrs: Vec::new(),
             zeroes: Vec::new(),
             ranges: VecDeque::new(),
@@ -246,6 +267,8 @@ impl Transfer {
             last,
             delete: false,
             base: self.base.and_then(encode_version),
+            origin: self.origin.as_ref().map(|(object, _)| ObjectName::from(object)),
+            origin_version: self.origin.as_ref().and_then(|(_, version)| encode_version(*version)),
             zeroes: if first { std::mem::take(&mut self.zeroes) } else { Vec::new() },
             omap_complete,
             // The transfer's number is put in by whoever keeps it.

@@ -1,5 +1,6 @@
 //! Whole OSDs lose and regain objects: by log, by backfill, by repair.
 
+mod clones;
 mod thrash;
 
 use super::usable_version;

@@ -61,6 +61,9 @@ impl Pg {
         if decoded.iter().any(Entry::is_delete) {
             self.backfill_removed(&entries_only);
         }
+        for entry in decoded.iter().filter(|entry| entry.is_delete()) {
+            self.recovery_on_removal(ctx, &entry.object);
+        }
         let encoded: Vec<Bytes> = entries.iter().map(|entry| entry.encode_to_vec().into()).collect();
         let in_flight = InFlight {
             version,

@@ -382,6 +382,11 @@ pub struct Push {
     /// Why: recovery, backfill or repair.
     #[prost(uint32, tag = "15")]
     pub purpose: u32,
+    /// Begin with a clone of this object of the same family, which the peer has at `origin_version`, and overlay the extents.
+    #[prost(message, optional, tag = "16")]
+    pub origin: Option<ObjectName>,
+    #[prost(message, optional, tag = "17")]
+    pub origin_version: Option<Version>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -1,0 +1,92 @@
+//! Clones are brought as what they differ in, and made where they are wanted.
+
+use super::{bytes, other_than, wipe_one};
+use crate::testing::{Cluster, PG, object};
+use nacre_types::{ObjectId, SnapId};
+use nacre_wire::op::{Extent, ObjectOpKind};
+use nacre_wire::{Data, ErrorCode};
+
+const SIZE: u64 = 400_000;
+
+/// Changes a little of the object under snapshots up to `snap`.
+fn change(c: &mut Cluster, name: &ObjectId, snap: u64) {
+    let (offset, length) = (snap * 10_000, 4096);
+    let snaps: Vec<u64> = (1..=snap).rev().collect();
+    let op = ObjectOpKind::Write(Extent { offset, length });
+    let data = Data::checksummed(offset, bytes(snap, length as usize).into());
+    let request = c.request_under(name, &snaps, vec![op], data);
+    assert_eq!(c.answer(request).0.code, ErrorCode::Ok as i32);
+}
+
+fn sent(c: &Cluster) -> u64 {
+    c.osds.values().filter_map(|osd| osd.pg(PG)).map(|pg| pg.recovery_summary().recovered_bytes).sum()
+}
+
+#[test]
+fn clones_are_brought_as_differences() {
+    for by_log in [true, false] {
+        let mut c = Cluster::new(3, 3, 1);
+        let names = ["a", "b", "c"].map(object);
+        for name in &names {
+            c.write(name, 0, bytes(7, SIZE as usize));
+            (1..=5).for_each(|snap| change(&mut c, name, snap));
+        }
+        // More than the log remembers.
+        for n in 0..if by_log { 1 } else { 1200 } {
+            c.write(&object("z"), 0, bytes(n, 10));
+        }
+        c.settle();
+        wipe_one(&mut c);
+        c.settle();
+        c.assert_copies_agree();
+        assert_eq!(c.delivered.contains_key("BackfillScan"), !by_log);
+        assert!(c.osds.values().all(|osd| osd.store().objects.len() == names.len() * 6 + 1));
+        // Each family once, and what changed.
+        let most = names.len() as u64 * (SIZE + 5 * 4096) + 10;
+        assert!(sent(&c) <= most, "{} bytes are sent, {most} would do", sent(&c));
+    }
+}
+
+#[test]
+fn a_clone_of_what_the_receiver_has_is_made_there_even_if_its_source_is_damaged() {
+    let mut c = Cluster::new(3, 3, 1);
+    let name = object("a");
+    c.write(&name, 0, bytes(7, SIZE as usize));
+    c.settle();
+    let (first, down) = (c.primary(PG), other_than(&c, c.primary(PG)));
+    c.kill(down);
+    change(&mut c, &name, 1);
+    change(&mut c, &name, 2);
+    for osd in c.osds.keys().copied().collect::<Vec<_>>() {
+        c.disk(osd).bad.insert(name.at(SnapId(1)));
+    }
+    c.start(down);
+    c.settle();
+    assert_eq!(c.primary(PG), first);
+    c.assert_copies_agree();
+    assert_eq!(c.osds[&down].store().objects.len(), 3);
+    // One change for the second clone, both for the head.
+    assert!(sent(&c) <= 3 * 4096, "{} bytes are sent", sent(&c));
+}
+
+#[test]
+fn what_the_receiver_cannot_make_is_sent_in_full() {
+    let mut c = Cluster::new(3, 3, 1);
+    let name = object("a");
+    c.write(&name, 0, bytes(7, SIZE as usize));
+    change(&mut c, &name, 1);
+    c.settle();
+    let down = other_than(&c, c.primary(PG));
+    c.kill(down);
+    change(&mut c, &name, 2);
+    // It has lost both, without knowing of it.
+    let disk = c.disks.get_mut(&down).unwrap();
+    disk.objects.remove(&name);
+    disk.objects.remove(&name.at(SnapId(1)));
+    c.start(down);
+    c.settle();
+    let (lost, ours) = (c.osds[&down].store(), c.osds[&c.primary(PG)].store());
+    for one in [name.clone(), name.at(SnapId(2))] {
+        assert_eq!(lost.objects.get(&one), ours.objects.get(&one), "{one}");
+    }
+}
