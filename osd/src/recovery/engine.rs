@@ -95,6 +95,10 @@ impl Pg {
             let mut t = Transaction::new(self.id);
             persist::remove_missing(&mut t, &object);
             self.missing.remove(&object);
+            // Nobody sends the rest of it.
+            if let Some(sink) = self.recovery.sinks.remove(&object) {
+                t.remove(sink.temp());
+            }
             self.recovery.tried.remove(&object);
             ctx.submit_unwatched(t);
         }

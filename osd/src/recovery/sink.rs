@@ -33,6 +33,13 @@ pub(crate) struct Sink {
     info: Option<ObjectInfo>,
 }
 
+impl Sink {
+    /// Where its pieces are put together.
+    pub(super) fn temp(&self) -> &ObjectId {
+        &self.temp
+    }
+}
+
 fn temp_object(pg: PgId, object: &ObjectId) -> ObjectId {
     let name = format!("{pg}.{:016x}", fnv1a64(&object.key()));
     ObjectId::new(TEMP_POOL, "", &name).expect("a short name without NUL is legal")
