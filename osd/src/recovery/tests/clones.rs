@@ -6,7 +6,7 @@ use nacre_types::{ObjectId, SnapId};
 use nacre_wire::op::{Extent, ObjectOpKind};
 use nacre_wire::{Data, ErrorCode};
 
-const SIZE: u64 = 400_000;
+const SIZE: u64 = 4_000_000;
 
 /// Changes a little of the object under snapshots up to `snap`.
 fn change(c: &mut Cluster, name: &ObjectId, snap: u64) {
