@@ -163,10 +163,11 @@ impl Pg {
         self.not_held(object)
     }
 
-    /// The same for an operation that only removes `object`, which has no clones. Members that miss it need not be
-    /// brought it first: one of them may be full, and wait for just this.
+    /// The same for an operation that only removes `object`, which has no clones. While there is no room to bring it to
+    /// members that miss it, they need not have it first: they may wait for just this. Otherwise they must: should the
+    /// removal be undone, a copy has to be left somewhere.
     pub(crate) fn ready_to_remove(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) -> Readiness {
-        if self.missing.family(family(object)).next().is_some() {
+        if !self.recovery.gate.too_full() || self.missing.family(family(object)).next().is_some() {
             return self.ready_to_write(ctx, object);
         }
         self.not_held(object)

@@ -1,6 +1,7 @@
 //! Full disks: refused in time, not found out by dying.
 
 use crate::testing::{Cluster, PG, object};
+use nacre_maps::Flag;
 use nacre_types::OsdId;
 use nacre_wire::op::{Empty, Extent, ObjectOpKind};
 use nacre_wire::{Data, ErrorCode};
@@ -69,4 +70,22 @@ fn recovery_waits_where_there_is_no_room() {
     }
     c.settle();
     c.assert_copies_agree();
+}
+
+#[test]
+fn with_room_a_member_is_brought_what_is_removed_next() {
+    let mut c = Cluster::new(3, 3, 1);
+    c.write(&object("a"), 0, vec![1; 1000]);
+    c.settle();
+    let late = replica(&c);
+    c.kill(late);
+    c.write(&object("a"), 0, vec![2; 1000]);
+    c.change(|map, step| step.flags = Some(map.flags().with(Flag::NoRecover)));
+    c.start(late);
+    let until = c.now + Duration::from_secs(20);
+    c.run_until("it is a member again", |c| c.now >= until);
+    assert_eq!(c.delivered.get("Push"), None, "nobody has asked for the object");
+    // Were the removal undone, the others' copies alone would be left to tell what was there.
+    c.op(&object("a"), vec![ObjectOpKind::Remove(Empty {})], Data::default());
+    assert_eq!(c.delivered.get("Push"), Some(&1));
 }
