@@ -23,6 +23,26 @@ fn other_than(cluster: &Cluster, osd: OsdId) -> OsdId {
     *cluster.osds.keys().find(|&&id| id != osd).expect("two OSDs")
 }
 
+/// Objects `o0` to `o299`, of which a member that then went down has the first versions: it takes no more than that.
+fn one_is_full() -> (Cluster, OsdId) {
+    let mut c = Cluster::new(3, 3, 1);
+    for n in 0..300 {
+        c.write(&object(&format!("o{n}")), 0, bytes(n, 3000));
+    }
+    c.settle();
+    let down = other_than(&c, c.primary(PG));
+    c.kill(down);
+    c.disks.get_mut(&down).unwrap().total_bytes = 300 * 3000 + 1000;
+    (c, down)
+}
+
+/// Removes all but the first twenty.
+fn remove_most(c: &mut Cluster) {
+    for n in 20..300 {
+        c.op(&object(&format!("o{n}")), vec![ObjectOpKind::Remove(Empty {})], Data::default());
+    }
+}
+
 /// An OSD that does not lead the PG comes back with nothing.
 fn wipe_one(c: &mut Cluster) -> OsdId {
     let down = other_than(c, c.primary(PG));
@@ -204,21 +224,12 @@ fn backfill_never_runs_ahead_of_the_log() {
 /// An OSD was away while what fills it was deleted. Only its backfill can tell it, and for that it is too full.
 #[test]
 fn a_target_that_is_too_full_gives_up_what_was_deleted_meanwhile() {
-    let mut c = Cluster::new(3, 3, 1);
-    for n in 0..300 {
-        c.write(&object(&format!("o{n}")), 0, bytes(n, 3000));
-    }
-    c.settle();
-    let down = other_than(&c, c.primary(PG));
-    c.kill(down);
+    let (mut c, down) = one_is_full();
     // The end of the range as well, which the backfill comes to last; and more than the log remembers.
-    for n in 20..300 {
-        c.op(&object(&format!("o{n}")), vec![ObjectOpKind::Remove(Empty {})], Data::default());
-    }
+    remove_most(&mut c);
     for n in 0..20 {
         c.write(&object(&format!("o{n}")), 0, bytes(1000 + n, 3000));
     }
-    c.disks.get_mut(&down).unwrap().total_bytes = 300 * 3000 + 1000;
     c.start(down);
     c.run_until("the full OSD is filled", Cluster::is_clean);
     c.settle();
@@ -228,18 +239,11 @@ fn a_target_that_is_too_full_gives_up_what_was_deleted_meanwhile() {
 
 #[test]
 fn a_target_that_is_too_full_gives_up_what_is_deleted_while_it_waits() {
-    let mut c = Cluster::new(3, 3, 1);
-    for n in 0..300 {
-        c.write(&object(&format!("o{n}")), 0, bytes(n, 3000));
-    }
-    c.settle();
-    let down = other_than(&c, c.primary(PG));
-    c.kill(down);
+    let (mut c, down) = one_is_full();
     // More than the log remembers, of objects that are larger now.
     for n in 0..1200 {
         c.write(&object(&format!("o{}", n % 20)), 3000, bytes(1000 + n, 3000));
     }
-    c.disks.get_mut(&down).unwrap().total_bytes = 300 * 3000 + 1000;
     c.start(down);
     until_a_window_is_compared(&mut c);
     let until = c.now + std::time::Duration::from_secs(60);
@@ -247,9 +251,7 @@ fn a_target_that_is_too_full_gives_up_what_is_deleted_while_it_waits() {
     assert!(!c.is_clean(), "nothing that it has is gone elsewhere");
     let scans = c.delivered["BackfillScan"];
     assert!(scans < 10, "and it is not looked through again and again: {scans}");
-    for n in 20..300 {
-        c.op(&object(&format!("o{n}")), vec![ObjectOpKind::Remove(Empty {})], Data::default());
-    }
+    remove_most(&mut c);
     c.run_until("the full OSD is filled", Cluster::is_clean);
     c.settle();
     c.assert_copies_agree();
@@ -258,16 +260,8 @@ fn a_target_that_is_too_full_gives_up_what_is_deleted_while_it_waits() {
 /// What the members lack themselves, the target must keep, old as it may be: nobody else has anything of it.
 #[test]
 fn a_target_keeps_what_is_missing_at_its_primary() {
-    let mut c = Cluster::new(3, 3, 1);
-    for n in 0..300 {
-        c.write(&object(&format!("o{n}")), 0, bytes(n, 3000));
-    }
-    c.settle();
-    let down = other_than(&c, c.primary(PG));
-    c.kill(down);
-    for n in 20..300 {
-        c.op(&object(&format!("o{n}")), vec![ObjectOpKind::Remove(Empty {})], Data::default());
-    }
+    let (mut c, down) = one_is_full();
+    remove_most(&mut c);
     for n in 0..20 {
         c.write(&object(&format!("o{n}")), 0, bytes(1000 + n, 3000));
     }
@@ -280,7 +274,6 @@ fn a_target_keeps_what_is_missing_at_its_primary() {
         pg.missing.add(lost.clone(), Missing { need, have: EVersion::ZERO, is_delete: false });
         pg.info.follow(&pg.log, &pg.missing);
     }
-    c.disks.get_mut(&down).unwrap().total_bytes = 300 * 3000 + 1000;
     c.start(down);
     c.run_until("it has given up the rest", |c| c.osds[&down].store().objects.len() < 100);
     for _ in 0..2000 {
