@@ -11,6 +11,8 @@
 //! order, under slots here and at the members, and under a throttle that all PGs share ([`slots`]). An object goes out
 //! in pieces ([`source`]) and comes in whole or not at all ([`sink`]).
 //!
+//! What the receiver has under another name, as clones share it, is not sent again ([`origin`]).
+//!
 //! A source whose disk returns bad bytes is one that misses the object: another one is asked, and the bad copy is
 //! written anew.
 

@@ -101,6 +101,9 @@ impl<S: ObjectStore> Osd<S> {
 
     /// Tells primaries what this step has made durable, each in one message.
     pub(crate) fn send_acks(&mut self, now: Instant, out: &mut Outbox<OsdEffect>) {
+        if self.core.requests.acks.is_empty() {
+            return;
+        }
         let mut acks = std::mem::take(&mut self.core.requests.acks).into_iter().peekable();
         let used_permille = used_permille(self.core.store.usage());
         while let Some(((primary, pg), promise)) = acks.next() {

@@ -238,8 +238,8 @@ impl Pg {
         let stored = usable_version(ctx.store, object)?;
         let relied_on = !self.missing.contains(object) && self.info.last_backfill.covers(object);
         // An object that was removed meanwhile has no version to tell by; the log has.
-        let after = self.log.entries().rev().take_while(|entry| entry.version > version);
-        let changed = after.into_iter().any(|entry| !entry.is_error() && entry.object == *object);
+        let mut after = self.log.entries().rev().take_while(|entry| entry.version > version);
+        let changed = after.any(|entry| !entry.is_error() && entry.object == *object);
         if (changed || relied_on && stored > version) && push.purpose != PushPurpose::Repair as u32 {
             return Err(Refusal::Stale);
         }
