@@ -61,6 +61,8 @@ causes! {
     NoCaps "no_caps";
     EntityUnknown "entity_unknown";
     Unfound "unfound";
+    /// The same, where going back a version loses nothing.
+    UnfoundUnseen "unfound_unseen";
     ObjectDamaged "object_damaged";
     Incomplete "incomplete";
     /// A lease that runs out by itself.

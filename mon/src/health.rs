@@ -337,7 +337,7 @@ fn pgs(state: &Service, context: &Context<'_>, found: &mut Found) {
         );
     }
     if unfound > 0 {
-        let fix = "bring OSDs back that may have them; giving them up is `mark_unfound_lost`";
+        let fix = "`nacre explain pg PG` says which OSDs may have them and what could be given up";
         found.add("OBJECT_UNFOUND", Severity::Warning, format!("{unfound} objects unfound"), Vec::new(), fix);
     }
     if scrub_errors > 0 {

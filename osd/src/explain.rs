@@ -170,6 +170,7 @@ impl Pg {
                 "unfound": self.recovery.unfound.contains(head),
                 "missing_here": self.missing.contains(head),
                 "damaged": self.recovery.is_damaged(head),
+                "unseen": self.reverts_unseen(head),
             });
             // What an operation would meet that came now.
             if let Err(needs) = self.gate(ctx, true).and_then(|()| self.gate(ctx, false)) {
@@ -181,7 +182,7 @@ impl Pg {
     }
 
     /// Everybody who was a member since the PG was last clean.
-    fn past_members(&self) -> Vec<OsdId> {
+    pub(crate) fn past_members(&self) -> Vec<OsdId> {
         let past = self.past.may_have_written(nacre_types::Epoch::ZERO);
         let osds: BTreeSet<OsdId> = past.flat_map(|interval| interval.acting.iter().copied()).collect();
         osds.into_iter().collect()

@@ -23,8 +23,9 @@ mod pg_log;
 mod requests;
 
 pub use entry::{Entry, RecordError, decode_version, encode_version};
-pub use info::{BackfillMark, History, Info, find_best};
+pub use info::{BackfillMark, Best, History, Info, find_best};
 pub use intervals::{Interval, PastIntervals, is_new_interval};
 pub use merge::{MergeError, Merged, PeerLog, PeerState, merge_authoritative, process_replica_log};
 pub use missing::{Missing, MissingSet};
+pub(crate) use missing::{decode_missing, encode_missing};
 pub use pg_log::{DUPS_MAX, FoundRequest, PgLog, Trimmed};

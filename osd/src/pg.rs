@@ -26,7 +26,7 @@ pub use pipeline::{Counters, Pipeline};
 pub use state::{Membership, State};
 pub(crate) use stats::quoted;
 
-use crate::log::{Info, MissingSet, PastIntervals, PgLog};
+use crate::log::{Best, Info, MissingSet, PastIntervals, PgLog};
 use crate::peering::Pieces;
 use crate::replication::InFlight;
 use crate::replication::lease::Lease;
@@ -91,6 +91,8 @@ pub struct Pg {
     /// Logs on their way here.
     pub(crate) incoming: BTreeMap<OsdId, Pieces>,
     pub(crate) full_log_wanted: bool,
+    /// Primary: whose log was chosen.
+    pub(crate) best: Option<Best>,
     pub(crate) next_resend: Instant,
     /// Primary: members that have not confirmed the history shared last.
     pub(crate) history_unconfirmed: BTreeSet<OsdId>,

@@ -20,9 +20,11 @@ mod engine;
 mod gate;
 mod hooks;
 mod origin;
+mod revert;
 mod sink;
 mod slots;
 mod source;
+mod unfound;
 
 pub(crate) use origin::older;
 pub use sink::{TEMP_POOL, leftovers};
@@ -57,6 +59,8 @@ pub(crate) struct Recovery {
     tried: BTreeMap<ObjectId, Tried>,
     /// Primary: missing objects for which no source is left.
     pub(crate) unfound: BTreeSet<ObjectId>,
+    /// Primary: what some members miss of which no client has seen the newest version: which that is, and which was seen.
+    unseen: BTreeMap<ObjectId, (EVersion, EVersion)>,
     /// Primary: what a receiver would not make of another object of the family.
     in_full: BTreeSet<(OsdId, ObjectId)>,
     gate: gate::Gate,

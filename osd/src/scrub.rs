@@ -374,11 +374,10 @@ impl Pg {
 
     /// Bad copies become missing ones; recovery replaces them by one whose checksums hold.
     fn repair(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId, verdict: &Verdict) {
-        let (need, is_delete) = match verdict.wanted {
-            Some(version) => (version, false),
-            None => (self.log.head(), true),
+        let missing = match verdict.wanted {
+            Some(version) => Missing::of(version, EVersion::ZERO),
+            None => Missing::removal(self.log.head()),
         };
-        let missing = Missing { need, have: EVersion::ZERO, is_delete };
         for &osd in &verdict.bad {
             if osd == self.me {
                 self.missing.add(object.clone(), missing);
@@ -425,12 +424,12 @@ impl Pg {
         self.recovery_changed(ctx);
     }
 
-    /// `pg scrub|deep-scrub|repair|mark_unfound_lost` and what `pg query` shows of recovery.
+    /// `pg scrub|deep-scrub|repair|list_unfound|mark_unfound_lost` and what `pg query` shows of recovery.
     pub(crate) fn recovery_admin(
         &mut self,
         ctx: &mut PgContext<'_>,
         command: &str,
-        _json: &str,
+        json: &str,
     ) -> Result<String, (ErrorCode, String)> {
         if !self.is_primary() || !self.is_active() {
             return Err((ErrorCode::TryAgain, format!("PG {} is not active here", self.id)));
@@ -450,9 +449,9 @@ impl Pg {
                 "repair"
             }
             "mark_unfound_lost" => {
-                let lost = self.mark_unfound_lost(ctx);
-                return Ok(format!("{{\"lost\":{lost}}}"));
+                return self.mark_unfound_lost(ctx, json);
             }
+            "list_unfound" => return Ok(self.list_unfound(ctx)),
             _ => return Err((ErrorCode::NotSupported, format!("'{command}' is not a command of a PG"))),
         };
         if self.recovery.scrub.run.is_none() {

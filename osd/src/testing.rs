@@ -7,7 +7,7 @@ use bytes::Bytes;
 use nacre_crush::CrushMap;
 use nacre_maps::{AuthMap, ConfigMap, Incremental, OsdInfo, OsdMap, Pool, WEIGHT_IN};
 use nacre_types::{
-    ClientId, EntityName, Epoch, Instant, Machine, ObjectId, OsdId, Outbox, PgId, PoolId, RequestId,
+    ClientId, EntityName, Epoch, Instant, Machine, Needs, ObjectId, OsdId, Outbox, PgId, PoolId, RequestId,
 };
 use nacre_wire::messages::{Maps, PgAdmin};
 use nacre_wire::op::{Extent, ObjectOp, ObjectOpKind, OsdOp, OsdOpReply};
@@ -41,6 +41,10 @@ pub(crate) struct Cluster {
     network: VecDeque<(u64, u64, Packet)>,
     /// Messages of this name come after all others.
     pub(crate) late: Option<&'static str>,
+    /// Somebody has versions given up that nobody has seen and nobody can find.
+    pub(crate) operated: bool,
+    /// Messages of this name are lost.
+    pub(crate) dropped: Option<&'static str>,
     replies: BTreeMap<u64, Packet>,
     requests: u64,
     /// Who asks, and below which number it has its answers.
@@ -79,6 +83,8 @@ impl Cluster {
             runs: 0,
             network: VecDeque::new(),
             late: None,
+            operated: false,
+            dropped: None,
             replies: BTreeMap::new(),
             requests: 0,
             client: ClientId(77),
@@ -216,6 +222,9 @@ impl Cluster {
     }
 
     fn deliver(&mut self, from: u64, to: u64, packet: Packet) {
+        if Some(packet.message.name()) == self.dropped {
+            return;
+        }
         *self.delivered.entry(packet.message.name()).or_default() += 1;
         match to {
             MON => self.mon(from, packet),
@@ -391,6 +400,7 @@ impl Cluster {
             self.unanswered += 1;
             assert!(self.unanswered < 500, "request {request} is not answered, at {}", self.now);
             let Some(packet) = self.replies.remove(&request) else {
+                self.operate();
                 self.ask(request);
                 continue;
             };
@@ -406,6 +416,20 @@ impl Cluster {
             self.unanswered = 0;
             self.asked.remove(&request);
             return (reply, packet.data);
+        }
+    }
+
+    fn operate(&mut self) {
+        if !self.operated {
+            return;
+        }
+        for pg in self.map.pgs().collect::<Vec<_>>() {
+            let primary = self.map.pg(pg).and_then(|place| place.primary());
+            let pg_there = primary.and_then(|osd| self.osds.get(&osd)?.pg(pg));
+            let waits = pg_there.and_then(|pg| pg.recovery_summary().waiting_for);
+            if matches!(waits, Some(Needs::Unfound { unseen: 1.., .. })) {
+                self.admin_with(pg, "mark_unfound_lost", r#"{"mode":"revert"}"#);
+            }
         }
     }
 
@@ -431,9 +455,18 @@ impl Cluster {
         data.bytes
     }
 
+    /// Whether an answer has come that nobody waited for.
+    pub(crate) fn is_answered(&self, request: u64) -> bool {
+        self.replies.contains_key(&request)
+    }
+
     /// Runs a PG's command at its primary.
     pub(crate) fn admin(&mut self, pg: PgId, command: &str) {
-        let json = format!("{{\"pgid\":\"{pg}\"}}");
+        self.admin_with(pg, command, "{}");
+    }
+
+    pub(crate) fn admin_with(&mut self, pg: PgId, command: &str, json: &str) {
+        let json = json.to_string();
         let packet = Packet::new(self.map.epoch(), PgAdmin { command: command.into(), json }).on(pg);
         let primary = self.primary(pg);
         self.requests += 1;

@@ -11,6 +11,7 @@ pub mod mutants;
 pub mod nemesis;
 pub mod network;
 pub mod nodes;
+pub mod operator;
 pub mod options;
 pub mod run;
 pub mod scenario;

@@ -135,6 +135,9 @@ enum Way {
 fn way(bug: Mutant) -> Way {
     match bug {
         Mutant::LeaseIgnored => Way::Scenario(include_str!("../../tests/scenarios/f20-stale-read.txt")),
+        Mutant::UnseenShown => {
+            Way::Scenario(include_str!("../../tests/scenarios/f20-shown-before-it-is-everywhere.txt"))
+        }
         Mutant::PriorLeaseIgnored => Way::Scenario(include_str!("mutants/prior-lease.txt")),
         Mutant::LeaseForgottenAtRestart => Way::Scenario(include_str!("mutants/lease-forgotten.txt")),
         Mutant::BlocklistIgnored => Way::Scenario(include_str!("mutants/fenced.txt")),

@@ -8,6 +8,7 @@ use crate::cluster::SimCluster;
 use crate::nemesis::Nemesis;
 use crate::network::NodeId;
 use crate::nodes::ClientNode;
+use crate::operator::Operator;
 use crate::options::Options;
 use crate::trace::Trace;
 use crate::workload::compound::CompoundTask;
@@ -319,6 +320,7 @@ fn spawn_more(cluster: &mut SimCluster, shift: &Shift) {
 fn liveness(cluster: &mut SimCluster) -> Result<(), String> {
     let limit = cluster.world.options.liveness;
     let clients = cluster.world.options.clients;
+    let operator = cluster.world.options.faults.spoils().then(|| Operator::begin(cluster));
     let answered = cluster.run_while(limit, |cluster| {
         (0..clients).any(|at| {
             let slot = cluster.world.nodes.get_mut(&NodeId::Client(at));
@@ -330,10 +332,14 @@ fn liveness(cluster: &mut SimCluster) -> Result<(), String> {
         return Err(format!("operations are still without an answer {limit:?} after healing: {waiting}"));
     }
     let osds = cluster.osds.len() as u64;
-    wait_healthy(cluster, limit, "active+clean after healing", move |status, pgs| {
+    let healthy = wait_healthy(cluster, limit, "active+clean after healing", move |status, pgs| {
         let count = |key: &str| status["osdmap"][key].as_u64();
         count("num_up_osds") == Some(osds) && count("num_in_osds") == Some(osds) && all_clean(pgs)
-    })
+    });
+    if let Some(operator) = operator {
+        operator.end(cluster);
+    }
+    healthy
 }
 
 fn judge(cluster: &mut SimCluster, history: &Shared) -> Result<(), String> {

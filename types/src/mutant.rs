@@ -62,6 +62,7 @@ mutants! {
     RewoundLogKept "rewound-log-kept" "discarded entries come back from disk at the next start",
     MissingNotNoted "missing-not-noted" "entries taken over by a merge are not noted as missing",
     PgTempKept "pg-temp-kept" "a recovered PG never gives the temporary acting set back",
+    UnseenShown "unseen-shown" "what was never acknowledged is read while one member alone has it",
     MapSkipped "map-skipped" "a PG does not look at every epoch",
     // Recovery, backfill, scrub.
     OldVersionPushed "old-version-pushed" "a copy that misses an object itself serves it to others",

@@ -81,6 +81,8 @@ pub enum Needs {
     /// A good copy of objects none of whose copies is reachable.
     Unfound {
         objects: u64,
+        /// So many of them can go back to the version before, and no client has seen what came after.
+        unseen: u64,
     },
     DiskReads {
         outstanding: u64,
@@ -221,7 +223,7 @@ impl Needs {
             ObjectRecovery => new("object_recovery"),
             ObjectBackfill => new("object_backfill"),
             ObjectScrub => new("object_scrub"),
-            Unfound { objects } => new("unfound").numbers(*objects, 0),
+            Unfound { objects, unseen } => new("unfound").numbers(*objects, *unseen),
             DiskReads { outstanding } => new("disk_reads").numbers(*outstanding, 0),
             CommitsOf(osds) => new("commits_of").osds(osds),
             Version(version) => new("version").numbers(version.epoch.0, version.seq),
@@ -287,7 +289,7 @@ impl Needs {
             "object_recovery" => ObjectRecovery,
             "object_backfill" => ObjectBackfill,
             "object_scrub" => ObjectScrub,
-            "unfound" => Unfound { objects: a },
+            "unfound" => Unfound { objects: a, unseen: b },
             "disk_reads" => DiskReads { outstanding: a },
             "commits_of" => CommitsOf(osds),
             "version" => Version(EVersion::new(Epoch(a), b)),
@@ -369,10 +371,13 @@ impl fmt::Display for Needs {
             ObjectRecovery => f.write_str("its object to be recovered"),
             ObjectBackfill => f.write_str("its object to be backfilled"),
             ObjectScrub => f.write_str("its object to be scrubbed"),
-            Unfound { objects: 1 } => f.write_str(
+            Unfound { objects: 1, unseen: 1 } => f.write_str(
+                "an unfound object: no good copy is reachable, but nobody has seen its last version: revert it",
+            ),
+            Unfound { objects: 1, .. } => f.write_str(
                 "an unfound object: no good copy is reachable; an OSD that has one must come back",
             ),
-            Unfound { objects } => write!(
+            Unfound { objects, .. } => write!(
                 f,
                 "{objects} unfound objects: no good copy is reachable; an OSD that has one must come back"
             ),
@@ -456,7 +461,7 @@ mod tests {
             ObjectRecovery,
             ObjectBackfill,
             ObjectScrub,
-            Unfound { objects: 1 },
+            Unfound { objects: 3, unseen: 1 },
             DiskReads { outstanding: 2 },
             CommitsOf(osds.clone()),
             Version(EVersion::new(Epoch(3), 4)),

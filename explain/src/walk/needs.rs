@@ -101,7 +101,7 @@ impl Walk<'_> {
                 };
                 self.flag(flag, effect);
             }
-            Needs::Unfound { .. } => self.unfound(pg, view),
+            Needs::Unfound { objects, unseen } => self.unfound(pg, view, *objects, *unseen),
             Needs::Space(osds) => {
                 self.leaf(
                     Cause::BackfillFull,
@@ -302,21 +302,36 @@ impl Walk<'_> {
         self.any_down(&down);
     }
 
-    fn unfound(&mut self, pg: PgId, view: PgView<'_>) {
+    fn unfound(&mut self, pg: PgId, view: PgView<'_>, objects: u64, unseen: u64) {
         let Some(map) = self.map() else { return };
+        let list = format!("nacre pg list-unfound {pg}");
+        if unseen > 0 {
+            let which = if unseen == objects { "its".into() } else { format!("{unseen} of {objects}") };
+            self.leaf(
+                Cause::UnfoundUnseen,
+                format!("PG {pg}"),
+                format!("no good copy of {which} newest versions is reachable, and no client has seen them"),
+            );
+            self.step("see which objects", Some(list));
+            self.step(
+                "go back to the versions before: a write that was never acknowledged is given up, nothing else",
+                Some(format!("nacre pg mark-unfound-lost {pg} revert")),
+            );
+            return;
+        }
         let mut down = view.past_down();
         if down.is_empty() {
             down = map.osds().filter(|(_, info)| !info.up && info.booted).map(|(id, _)| id).collect();
         }
-        let give_up = format!("nacre pg mark-unfound-lost {pg} --yes-i-really-mean-it");
-        let loses = "the objects are deleted on all OSDs";
+        let give_up = format!("nacre pg mark-unfound-lost {pg} revert --yes-i-really-mean-it");
+        let loses = "the newest writes to these objects; 'delete' instead of 'revert' gives up all of them";
         if down.is_empty() {
             self.leaf(
                 Cause::Unfound,
                 format!("PG {pg}"),
                 "every OSD that may have had a good copy is up and has none".to_string(),
             );
-            self.step("see which objects", Some(format!("nacre pg query {pg}")));
+            self.step("see which objects", Some(list));
             self.unsafe_step("only if no disk with a copy can come back: give them up", give_up, loses);
             return;
         }

@@ -125,7 +125,7 @@ impl Walk<'_> {
             return true;
         };
         let waits: Vec<Wait> = view.waits().into_iter().filter(Wait::is_operation).collect();
-        if view.object("damaged") {
+        if view.object("damaged") && !view.object("unseen") {
             self.leaf(
                 Cause::ObjectDamaged,
                 format!("PG {pg}"),
@@ -150,7 +150,7 @@ impl Walk<'_> {
                 let needs = Wait {
                     on: String::new(),
                     age_ms: 0,
-                    needs: Some(Needs::Unfound { objects: 1 }),
+                    needs: Some(Needs::Unfound { objects: 1, unseen: view.object("unseen").into() }),
                     text: String::new(),
                 };
                 self.needs(pg, primary, view, &needs);

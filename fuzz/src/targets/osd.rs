@@ -169,8 +169,9 @@ pub fn merge(input: &[u8]) {
         _ => BackfillMark::Complete,
     };
     let peer = PeerLog { log: log.clone(), missing: missing.clone(), last_backfill: mark.clone() };
-    let state = process_replica_log(&auth, peer);
-    match merge_authoritative(&mut log, &mut missing, &mark, &auth) {
+    let seen_to = decode_version(authority.seen_to);
+    let state = process_replica_log(&auth, peer, seen_to);
+    match merge_authoritative(&mut log, &mut missing, &mark, &auth, seen_to) {
         Ok(_) => {
             log.check();
             assert_eq!(log.head(), auth.head());

@@ -3,7 +3,7 @@
 use super::Context;
 use crate::output::{self};
 use anyhow::Context as _;
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use nacre_types::{OsdId, PgId};
 use serde_json::{Value, json};
 
@@ -25,9 +25,15 @@ pub enum PgCommand {
     DeepScrub { pg: PgId },
     /// Replaces damaged copies by good ones.
     Repair { pg: PgId },
-    /// Gives up on objects no copy of which can be found.
+    /// Objects no good copy of which is reachable: which, where they were looked for, and what could be done.
+    ListUnfound { pg: PgId },
+    /// Gives up on the newest versions of such objects.
     MarkUnfoundLost {
         pg: PgId,
+        /// Back to the newest version that is left, or away with them.
+        #[arg(value_enum)]
+        mode: GiveUp,
+        /// Also where clients have seen what is given up.
         #[arg(long)]
         yes_i_really_mean_it: bool,
     },
@@ -56,16 +62,64 @@ impl PgCommand {
             PgCommand::Scrub { pg } => tell_primary(context, pg, "scrub", json!({})),
             PgCommand::DeepScrub { pg } => tell_primary(context, pg, "deep-scrub", json!({})),
             PgCommand::Repair { pg } => tell_primary(context, pg, "repair", json!({})),
-            PgCommand::MarkUnfoundLost { pg, yes_i_really_mean_it } => {
-                anyhow::ensure!(
-                    yes_i_really_mean_it,
-                    "this deletes the objects for ever; if every OSD that may have them is gone, repeat with \
-                     --yes-i-really-mean-it"
-                );
-                tell_primary(context, pg, "mark_unfound_lost", json!({}))
+            PgCommand::ListUnfound { pg } => {
+                let (_, unfound) = ask_primary(context, pg, "list_unfound", json!({}))?;
+                output::print(context.format, &unfound, list_unfound);
+                Ok(())
+            }
+            PgCommand::MarkUnfoundLost { pg, mode, yes_i_really_mean_it } => {
+                let mode = match mode {
+                    GiveUp::Revert => "revert",
+                    GiveUp::Delete => "delete",
+                };
+                let args = json!({"mode": mode, "yes": yes_i_really_mean_it});
+                let (_, done) = ask_primary(context, pg, "mark_unfound_lost", args)?;
+                output::print(context.format, &done, gave_up);
+                Ok(())
             }
         }
     }
+}
+
+/// What is to become of objects that cannot be found.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum GiveUp {
+    Revert,
+    Delete,
+}
+
+fn list_unfound(unfound: &Value) -> String {
+    let objects = unfound["objects"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut text = format!("{} unfound objects\n", unfound["num_unfound"]);
+    for object in objects {
+        let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), String::from);
+        let revert = &object["revert"];
+        let outlook = match (&revert["to"], revert["loses_nothing"] == true) {
+            (Value::Null, _) => format!("cannot be reverted: {}", word(&revert["impossible"])),
+            (to, true) => format!("reverting it to {} loses nothing a client has seen", word(to)),
+            (to, false) => format!("reverting it to {} loses what clients have seen", word(to)),
+        };
+        text += &format!("{} needs {}: {outlook}\n", word(&object["object"]), word(&object["need"]));
+        for asked in object["osds"].as_array().into_iter().flatten() {
+            text += &format!("    osd.{}: {}\n", asked["osd"], word(&asked["status"]));
+        }
+    }
+    text.trim_end().into()
+}
+
+fn gave_up(done: &Value) -> String {
+    if let Some(deleted) = done["deleted"].as_u64() {
+        return format!("{deleted} objects deleted");
+    }
+    let mut text = format!("{} objects reverted", done["reverted"]);
+    for left in done["left"].as_array().into_iter().flatten() {
+        text += &format!(
+            "\nleft: {}: {}",
+            left["object"].as_str().unwrap_or_default(),
+            left["why"].as_str().unwrap_or_default()
+        );
+    }
+    text
 }
 
 /// What the monitors know of the PGs, of one pool or of all.

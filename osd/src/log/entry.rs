@@ -44,6 +44,8 @@ pub struct Entry {
     pub answer: Bytes,
     /// The client had its answers to all its requests to the PG below this one.
     pub answered_below: u64,
+    /// Of a revert: the version the object goes back to; zero if it did not exist.
+    pub reverts_to: EVersion,
 }
 
 impl Entry {
@@ -62,12 +64,22 @@ impl Entry {
             omap_changed: true,
             answer: Bytes::new(),
             answered_below: 0,
+            reverts_to: EVersion::ZERO,
         }
     }
 
     /// Whether the object does not exist after it.
     pub fn is_delete(&self) -> bool {
-        matches!(self.kind, LogKind::Delete | LogKind::Lost)
+        match self.kind {
+            LogKind::Delete | LogKind::Lost => true,
+            LogKind::Revert => self.reverts_to == EVersion::ZERO,
+            LogKind::Modify | LogKind::Error | LogKind::Clone => false,
+        }
+    }
+
+    /// Whether the object is after it what it was before some of the entries before it.
+    pub fn is_revert(&self) -> bool {
+        self.kind == LogKind::Revert
     }
 
     /// Whether it only records an answer.
@@ -99,6 +111,7 @@ impl Entry {
             omap_changed: wire.omap_changed,
             answer: wire.answer.clone(),
             answered_below: wire.answered_below,
+            reverts_to: decode_version(wire.reverts_to),
         })
     }
 
@@ -125,6 +138,7 @@ impl Entry {
             omap_changed: self.omap_changed,
             answer: self.answer.clone(),
             answered_below: self.answered_below,
+            reverts_to: encode_version(self.reverts_to).filter(|v| v.seq > 0),
         }
     }
 }

@@ -218,7 +218,7 @@ impl Info {
 pub fn find_best<'a>(
     infos: impl Iterator<Item = (OsdId, &'a Info)> + Clone,
     prefer: Option<OsdId>,
-) -> Option<OsdId> {
+) -> Option<Best> {
     let known = infos.filter(|(_, info)| info.exists);
     let whole = |info: &Info| info.is_complete() || mutant!(IncompleteLeads);
     let started = known
@@ -229,19 +229,30 @@ pub fn find_best<'a>(
         })
         .max()?;
     // Each member of that interval had all that was acked before it; an older copy that has as much is as good.
-    let least = known
+    let seen_to = known
         .clone()
         .filter(|(_, info)| info.last_epoch_started >= started && whole(info))
         .map(|(_, info)| info.last_update)
         .min()?;
     known
-        .filter(|(_, info)| whole(info) && info.last_update >= least)
+        .filter(|(_, info)| whole(info) && info.last_update >= seen_to)
         .filter(|(_, info)| info.last_epoch_started >= started)
         .max_by_key(|(osd, info)| {
             use std::cmp::Reverse;
             (info.last_update, Reverse(info.log_tail), Some(*osd) == prefer, Reverse(*osd))
         })
-        .map(|(osd, _)| osd)
+        .map(|(osd, _)| Best { osd, started, seen_to })
+}
+
+/// Whose log is authoritative, and what the others tell of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Best {
+    pub osd: OsdId,
+    /// The newest interval known to have started, by its epoch.
+    pub started: Epoch,
+    /// A member of that interval has nothing newer. As writes are acknowledged when all members have them, nothing newer
+    /// was; and nothing newer was read, as reads wait for writes before them.
+    pub seen_to: EVersion,
 }
 
 #[cfg(test)]
@@ -264,7 +275,8 @@ mod tests {
         let stale = info(5, (5, 10), true);
         let live = info(7, (5, 9), true);
         let infos = [(OsdId(0), &stale), (OsdId(1), &live)];
-        assert_eq!(find_best(infos.iter().copied(), Some(OsdId(0))), Some(OsdId(1)));
+        let best = find_best(infos.iter().copied(), Some(OsdId(0)));
+        assert_eq!(best, Some(Best { osd: OsdId(1), started: Epoch(7), seen_to: live.last_update }));
     }
 
     #[test]
@@ -276,9 +288,18 @@ mod tests {
         let empty = Info::absent(complete.pg);
         let infos =
             [(OsdId(0), &complete), (OsdId(1), &backfilling), (OsdId(2), &empty), (OsdId(3), &complete)];
-        assert_eq!(find_best(infos.iter().copied(), Some(OsdId(3))), Some(OsdId(3)));
+        assert_eq!(find_best(infos.iter().copied(), Some(OsdId(3))).map(|best| best.osd), Some(OsdId(3)));
         let infos = [(OsdId(1), &backfilling), (OsdId(2), &empty)];
         assert_eq!(find_best(infos.iter().copied(), None), None);
+    }
+
+    #[test]
+    fn what_one_member_of_the_newest_start_lacks_was_never_acknowledged() {
+        let (ahead, behind) = (info(7, (7, 9), true), info(7, (7, 6), true));
+        let (old, filling) = (info(5, (5, 3), true), info(7, (7, 2), false));
+        let infos = [(OsdId(0), &behind), (OsdId(1), &ahead), (OsdId(2), &old), (OsdId(3), &filling)];
+        let best = find_best(infos.iter().copied(), None).unwrap();
+        assert_eq!((best.osd, best.seen_to), (OsdId(1), behind.last_update));
     }
 
     #[test]

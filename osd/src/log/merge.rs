@@ -52,12 +52,14 @@ pub struct PeerState {
 }
 
 /// Makes `log` equal to `auth` (either may know older entries than the other) and `missing` what the objects on disk lack then.
-/// `mark` is this copy's: objects beyond it are nobody's concern until backfill comes to them.
+/// `mark` is this copy's: objects beyond it are nobody's concern until backfill comes to them. No client has seen what
+/// the authoritative log names after `seen_to`.
 pub fn merge_authoritative(
     log: &mut PgLog,
     missing: &mut MissingSet,
     mark: &BackfillMark,
     auth: &PgLog,
+    seen_to: EVersion,
 ) -> Result<Merged, MergeError> {
     let common = common_version(log, auth)?;
     let divergent = log.rewind(common);
@@ -66,7 +68,7 @@ pub fn merge_authoritative(
     let mut taken = 0;
     for entry in auth.entries_after(common).into_iter().flatten() {
         if mark.covers(&entry.object) && !mutant!(MissingNotNoted) {
-            missing.add_next_event(entry);
+            missing.add_next_event(entry, seen_to);
         }
         log.append(entry.clone());
         taken += 1;
@@ -76,9 +78,9 @@ pub fn merge_authoritative(
 }
 
 /// What `peer` will miss once it has merged `auth`.
-pub fn process_replica_log(auth: &PgLog, peer: PeerLog) -> Result<PeerState, MergeError> {
+pub fn process_replica_log(auth: &PgLog, peer: PeerLog, seen_to: EVersion) -> Result<PeerState, MergeError> {
     let PeerLog { mut log, mut missing, last_backfill } = peer;
-    let merged = merge_authoritative(&mut log, &mut missing, &last_backfill, auth)?;
+    let merged = merge_authoritative(&mut log, &mut missing, &last_backfill, auth, seen_to)?;
     Ok(PeerState { common: merged.common, missing })
 }
 
@@ -130,7 +132,7 @@ fn discard(divergent: &[Entry], missing: &mut MissingSet, mark: &BackfillMark) -
             // The disk holds what was discarded.
             _ => EVersion::ZERO,
         };
-        missing.add(object.clone(), Missing { need: prior, have, is_delete: false });
+        missing.add(object.clone(), Missing::of(prior, have));
     }
     remove
 }

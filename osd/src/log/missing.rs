@@ -15,6 +15,38 @@ pub struct Missing {
     pub have: EVersion,
     /// At `need` the object does not exist: recovery removes it.
     pub is_delete: bool,
+    /// The newest version that a client may have seen: been told is done, or read. Zero if then the object did not exist.
+    /// Where that is an earlier one than `need`, nobody misses what came after it.
+    pub seen: EVersion,
+    /// What is needed is what this version was, under another number: the object was reverted. Zero if it was not.
+    pub reverts_to: EVersion,
+}
+
+impl Missing {
+    /// A version that clients may have seen.
+    pub fn of(need: EVersion, have: EVersion) -> Missing {
+        Missing { need, have, is_delete: false, seen: need, reverts_to: EVersion::ZERO }
+    }
+
+    /// A removal that is to come.
+    pub fn removal(need: EVersion) -> Missing {
+        Missing { is_delete: true, seen: EVersion::ZERO, ..Missing::of(need, EVersion::ZERO) }
+    }
+
+    /// The same, with nothing usable on the disk.
+    pub fn without_base(self) -> Missing {
+        Missing { have: EVersion::ZERO, ..self }
+    }
+
+    /// Whether the disk holds that version.
+    pub fn holds(&self, version: EVersion) -> bool {
+        version != EVersion::ZERO && self.have == version
+    }
+
+    /// Whether no client knows what is needed.
+    pub fn is_unseen(&self) -> bool {
+        !self.is_delete && self.seen < self.need
+    }
 }
 
 /// Missing objects by name and by the version they need. Two objects may need the same version number (a divergent
@@ -56,6 +88,24 @@ impl MissingSet {
         self.objects.range(names).map(|(object, _)| object)
     }
 
+    /// Those whose need no client has seen.
+    pub fn unseen(&self) -> impl Iterator<Item = (&ObjectId, &Missing)> {
+        self.objects.iter().filter(|(_, missing)| missing.is_unseen())
+    }
+
+    /// Another copy knows that clients have seen nothing of the object after `seen`, if what is needed here is `need`.
+    pub fn note_seen(&mut self, object: &ObjectId, need: EVersion, seen: EVersion) {
+        if let Some(missing) = self.objects.get_mut(object).filter(|missing| missing.need == need) {
+            missing.seen = missing.seen.min(seen);
+        }
+    }
+
+    /// From now on clients may see all of it.
+    pub fn all_seen(&mut self) {
+        let shown = self.objects.values_mut().filter(|missing| missing.is_unseen());
+        shown.for_each(|missing| missing.seen = missing.need);
+    }
+
     /// Oldest need first: the order to recover in, so that `last_complete` moves.
     pub fn by_need(&self) -> impl Iterator<Item = (EVersion, &ObjectId)> {
         self.by_need.iter().map(|(version, object)| (*version, object))
@@ -90,12 +140,20 @@ impl MissingSet {
         done
     }
 
-    /// The log goes on by `entry`, which this copy has not applied.
-    pub fn add_next_event(&mut self, entry: &Entry) {
+    /// The log goes on by `entry`, which this copy has not applied. No client has seen entries after `seen_to`.
+    pub fn add_next_event(&mut self, entry: &Entry, seen_to: EVersion) {
         if entry.is_error() {
             return;
         }
-        let have = match self.objects.get(&entry.object) {
+        let old = self.objects.get(&entry.object);
+        let seen = match old {
+            // What was before a removal does not come back.
+            _ if entry.is_delete() => EVersion::ZERO,
+            _ if entry.version <= seen_to => entry.version,
+            Some(old) => old.seen,
+            None => entry.prior_version,
+        };
+        let have = match old {
             // Whatever the disk holds of it is from before it was made anew; only a removal needs to know.
             Some(old) if entry.makes_anew() && !entry.is_delete() => {
                 debug_assert!(old.need <= entry.version);
@@ -105,13 +163,18 @@ impl MissingSet {
             None if entry.makes_anew() => EVersion::ZERO,
             None => entry.prior_version,
         };
-        let missing = Missing { need: entry.version, have, is_delete: entry.is_delete() };
+        let missing = Missing {
+            need: entry.version,
+            have,
+            is_delete: entry.is_delete(),
+            seen,
+            reverts_to: entry.reverts_to,
+        };
         self.add(entry.object.clone(), missing);
     }
 
     pub fn clear(&mut self) {
-        self.objects.clear();
-        self.by_need.clear();
+        *self = MissingSet::default();
     }
 
     pub fn encode(&self) -> Vec<MissingObject> {
@@ -128,16 +191,18 @@ impl MissingSet {
     }
 }
 
-pub(super) fn encode_missing(object: &ObjectId, missing: &Missing) -> MissingObject {
+pub(crate) fn encode_missing(object: &ObjectId, missing: &Missing) -> MissingObject {
     MissingObject {
         object: Some(ObjectName::from(object)),
         need: encode_version(missing.need),
         have: encode_version(missing.have),
         is_delete: missing.is_delete,
+        seen: encode_version(missing.seen).filter(|_| missing.is_unseen()),
+        reverts_to: encode_version(missing.reverts_to).filter(|v| v.seq > 0),
     }
 }
 
-pub(super) fn decode_missing(record: &MissingObject) -> Result<(ObjectId, Missing), RecordError> {
+pub(crate) fn decode_missing(record: &MissingObject) -> Result<(ObjectId, Missing), RecordError> {
     const RECORD: &str = "missing object";
     let object = record.object.as_ref().ok_or(RecordError::Absent { record: RECORD, field: "object" })?;
     let object = object.decode().map_err(|reason| RecordError::BadObject { record: RECORD, reason })?;
@@ -146,6 +211,8 @@ pub(super) fn decode_missing(record: &MissingObject) -> Result<(ObjectId, Missin
         need: decode_version(Some(need)),
         have: decode_version(record.have),
         is_delete: record.is_delete,
+        seen: decode_version(record.seen.or((!record.is_delete).then_some(need))),
+        reverts_to: decode_version(record.reverts_to),
     };
     Ok((object, missing))
 }

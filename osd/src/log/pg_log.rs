@@ -65,6 +65,8 @@ pub struct PgLog {
     /// Records that were found at or below the tail and are not kept: the next trim names them too.
     unkept: Vec<EVersion>,
     requests: Requests,
+    /// How many entries are reverts.
+    reverts: usize,
 }
 
 impl PgLog {
@@ -106,6 +108,7 @@ impl PgLog {
     pub fn append(&mut self, entry: Entry) {
         assert!(entry.version > self.head, "{} does not follow the log's head {}", entry.version, self.head);
         self.head = entry.version;
+        self.reverts += usize::from(entry.is_revert());
         self.remember(entry.request, entry.version);
         self.entries.push_back(entry);
     }
@@ -123,11 +126,25 @@ impl PgLog {
     pub fn find_request(&self, request: RequestId) -> Option<FoundRequest> {
         let version = self.requests.get(request)?;
         if let Some(entry) = self.at(version) {
+            if self.is_undone(entry) {
+                return None;
+            }
             return Some(FoundRequest { version, code: entry.code, answer: entry.answer.clone() });
         }
         let at = self.dups.binary_search_by_key(&version, |dup| dup.version).ok()?;
         let dup = &self.dups[at];
         Some(FoundRequest { version, code: dup.code, answer: dup.answer.clone() })
+    }
+
+    /// Whether the object was reverted to before this entry (which may only record what a request met then): as if it had
+    /// never been, so that its request, if sent again, is to be carried out.
+    fn is_undone(&self, entry: &Entry) -> bool {
+        if self.reverts == 0 {
+            return false;
+        }
+        let mut later = self.changes_of(&entry.object, entry.version).into_iter().flatten();
+        let end = later.find(|next| next.makes_anew() || next.is_revert() && next.reverts_to < entry.version);
+        end.is_some_and(Entry::is_revert)
     }
 
     /// Whether the client has its answer to a request that the log has therefore forgotten.
@@ -177,8 +194,13 @@ impl PgLog {
     }
 
     /// Where to trim to so that about `keep` entries stay, in batches of at least `batch`, never beyond `limit` (what
-    /// all members have committed). `None` if there is not enough to trim.
+    /// all members have committed). `None` if there is not enough to trim, or a revert is under way: what it undoes must
+    /// be there should it be discarded.
     pub fn trim_target(&self, keep: usize, batch: usize, limit: EVersion) -> Option<EVersion> {
+        let under_way = || self.entries.iter().rev().take_while(|entry| entry.version > limit);
+        if self.reverts > 0 && under_way().any(Entry::is_revert) {
+            return None;
+        }
         let excess = self.entries.len().checked_sub(keep).filter(|&n| n >= batch.max(1))?;
         let allowed = self.entries.partition_point(|entry| entry.version <= limit).min(excess);
         (allowed >= batch.max(1)).then(|| self.entries[allowed - 1].version)
@@ -188,9 +210,12 @@ impl PgLog {
     pub fn trim(&mut self, to: EVersion) -> Trimmed {
         let to = to.min(self.head);
         let mut entries = 0;
-        while let Some(entry) = self.entries.pop_front_if(|entry| entry.version <= to) {
+        while let Some(first) = self.entries.front().filter(|entry| entry.version <= to) {
+            let undone = self.is_undone(first);
+            let Some(entry) = self.entries.pop_front() else { break };
             entries += 1;
-            if mutant!(DupsDroppedAtTrim) {
+            self.reverts -= usize::from(entry.is_revert());
+            if undone || mutant!(DupsDroppedAtTrim) {
                 self.forget(entry.request, entry.version);
             }
             let Entry { version, request, code, answer, answered_below, .. } = entry;
@@ -236,6 +261,7 @@ impl PgLog {
         assert!(version >= self.tail, "rewinding to {version}, behind the tail {}", self.tail);
         let mut undone = Vec::new();
         while let Some(entry) = self.entries.pop_back_if(|entry| entry.version > version) {
+            self.reverts -= usize::from(entry.is_revert());
             self.forget(entry.request, entry.version);
             undone.push(entry);
         }
@@ -257,6 +283,7 @@ impl PgLog {
             if self.requests.get(entry.request).is_none() {
                 self.remember(entry.request, entry.version);
             }
+            self.reverts += usize::from(entry.is_revert());
             self.entries.push_front(entry);
         }
         self.tail = other.tail;
@@ -322,5 +349,6 @@ impl PgLog {
         assert!(self.entries.front().is_none_or(|entry| entry.version > self.tail));
         assert_eq!(self.entries.back().map_or(self.tail, |entry| entry.version), self.head);
         assert!(self.dups.len() <= DUPS_MAX);
+        assert_eq!(self.entries.iter().filter(|entry| entry.is_revert()).count(), self.reverts);
     }
 }

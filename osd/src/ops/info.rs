@@ -49,6 +49,11 @@ impl ObjectInfo {
         EVersion::new(Epoch(self.epoch), self.seq)
     }
 
+    /// The same object as another version.
+    pub fn numbered(self, version: EVersion) -> ObjectInfo {
+        ObjectInfo { epoch: version.epoch.0, seq: version.seq, ..self }
+    }
+
     /// Reads an `_` xattr; `None` if it is not one.
     pub fn from_attr(value: &[u8]) -> Option<ObjectInfo> {
         ObjectInfo::decode(value).ok()

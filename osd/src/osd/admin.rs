@@ -28,7 +28,7 @@ impl<S: ObjectStore> Osd<S> {
 
     /// Looking needs `r` on everything, acting all of `rwx`.
     fn check_admin(&self, entity: &EntityName, admin: &PgAdmin) -> Result<(), (ErrorCode, String)> {
-        let looks = matches!(command(admin), "query" | "status" | "dump_ops" | "explain");
+        let looks = matches!(command(admin), "query" | "status" | "dump_ops" | "explain" | "list_unfound");
         if self.core.auth.is_none() && command(admin) == "explain" {
             // Nobody's rights are known here yet: that alone is what there is to tell, and it tells no secret.
             return Ok(());

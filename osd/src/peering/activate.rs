@@ -32,6 +32,7 @@ impl Pg {
         self.info.exists = true;
         self.info.follow(&self.log, &self.missing);
         let mut t = Transaction::new(self.id);
+        self.gather_unseen(&mut t);
         self.write_info(&mut t);
         ctx.submit(self.id, self.interval(), PgPurpose::Activation, t);
         let mut waiting: BTreeSet<OsdId> = self.replicas().into_iter().collect();
@@ -60,6 +61,7 @@ impl Pg {
             let most = if buggify("osd: activation in small pieces") { 2 } else { LOG_PIECE };
             let count = entries.len().div_ceil(most).max(1);
             let mut entries = entries.into_iter();
+            let unseen = self.peers.get(&osd).map(|peer| self.unseen_news(&peer.missing)).unwrap_or_default();
             let transfer = ctx.rng.next_u64();
             for index in 0..count {
                 let message = PgActivate {
@@ -71,6 +73,9 @@ impl Pg {
                     start_backfill: since.is_none(),
                     piece: Some(Piece { transfer, index: index as u32, last: index + 1 == count }),
                     prior_leases: leases.clone(),
+                    seen_to: encode_version(self.seen_to()),
+                    unseen: unseen.clone(),
+                    started_before: self.best.map_or(0, |best| best.started.0),
                 };
                 self.send(ctx, osd, message);
             }

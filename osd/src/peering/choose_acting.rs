@@ -1,6 +1,6 @@
 //! Who leads, who follows, who is to be filled: the choice of an acting set.
 
-use crate::log::{Info, find_best};
+use crate::log::{Best, Info, find_best};
 use crate::pg::{Pg, PgContext, State};
 use nacre_types::{Needs, OsdId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +12,8 @@ pub enum Choice {
     Incomplete,
     /// Other members would serve the PG better while it recovers; to be asked of the monitors.
     Want(Vec<OsdId>),
-    /// The acting set is right: take the log of `auth`, fill `backfill`.
-    Go { auth: OsdId, backfill: BTreeSet<OsdId> },
+    /// The acting set is right: take the log of `best`, fill `backfill`.
+    Go { best: Best, backfill: BTreeSet<OsdId> },
 }
 
 /// Chooses among all known copies (this OSD's included), as Ceph does for replicated pools:
@@ -27,13 +27,13 @@ pub fn choose_acting(
     size: usize,
     is_up: impl Fn(OsdId) -> bool,
 ) -> Choice {
-    let Some(auth) = find_best(infos.iter().map(|(&osd, &info)| (osd, info)), Some(me)) else {
+    let Some(best) = find_best(infos.iter().map(|(&osd, &info)| (osd, info)), Some(me)) else {
         return Choice::Incomplete;
     };
-    let tail = infos[&auth].log_tail;
+    let tail = infos[&best.osd].log_tail;
     let usable =
         |osd: OsdId| infos.get(&osd).is_some_and(|info| info.is_complete() && info.last_update >= tail);
-    let primary = up.first().copied().filter(|&osd| usable(osd)).unwrap_or(auth);
+    let primary = up.first().copied().filter(|&osd| usable(osd)).unwrap_or(best.osd);
     let mut want = vec![primary];
     let mut backfill = BTreeSet::new();
     for &osd in up.iter().filter(|&&osd| osd != primary) {
@@ -50,7 +50,7 @@ pub fn choose_acting(
             want.push(osd);
         }
     }
-    if same_members(&want, acting) { Choice::Go { auth, backfill } } else { Choice::Want(want) }
+    if same_members(&want, acting) { Choice::Go { best, backfill } } else { Choice::Want(want) }
 }
 
 /// The same primary and the same others, in whatever order.
@@ -78,10 +78,14 @@ impl Pg {
                 self.enter(ctx, State::WaitActingChange { want: want.clone() });
                 self.want_acting(ctx, want);
             }
-            Choice::Go { auth, backfill } => {
+            Choice::Go { best, backfill } => {
+                if self.info.last_epoch_started < best.started {
+                    self.missing.all_seen();
+                }
+                self.best = Some(best);
                 self.backfill_targets = backfill;
                 ctx.requests.pg_temp.remove(&self.id);
-                self.start_get_log(ctx, auth);
+                self.start_get_log(ctx, best.osd);
             }
         }
     }

@@ -39,6 +39,11 @@ impl Pg {
         reachable.min().unwrap_or(tail)
     }
 
+    /// No client has seen what the authoritative log names after it.
+    pub(super) fn seen_to(&self) -> EVersion {
+        self.best.map_or(self.log.head(), |best| best.seen_to)
+    }
+
     /// Any copy: the primary wants the log and what is missing here.
     pub(crate) fn on_log_request(&mut self, ctx: &mut PgContext<'_>, from: OsdId, request: PgLogRequest) {
         if self.members.primary() != Some(from) {
@@ -105,7 +110,8 @@ impl Pg {
             return self.start_get_info(ctx);
         };
         let mark = self.info.last_backfill.clone();
-        match merge_authoritative(&mut self.log, &mut self.missing, &mark, auth) {
+        let seen_to = self.seen_to();
+        match merge_authoritative(&mut self.log, &mut self.missing, &mark, auth, seen_to) {
             Ok(merged) => {
                 let mut t = Transaction::new(self.id);
                 self.note_removals(ctx, &mut t, &merged.remove);

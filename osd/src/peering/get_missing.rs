@@ -28,6 +28,14 @@ impl Pg {
                 waiting.insert(osd);
             }
         }
+        // Others may hold an earlier version of what the members will find nowhere, or know that it was never shown.
+        let (members, started) = (self.replicas(), self.best.map(|best| best.started));
+        let others = self.peers.iter().filter(|(osd, peer)| {
+            !members.contains(osd)
+                && peer.info.missing_count > 0
+                && Some(peer.info.last_epoch_started) >= started
+        });
+        waiting.extend(others.map(|(&osd, _)| osd));
         self.enter(ctx, State::GetMissing { waiting: waiting.clone() });
         self.next_resend = ctx.now + ctx.config.tunables.resend_interval;
         self.request_missing(ctx);
@@ -64,10 +72,13 @@ impl Pg {
         ctx: &mut PgContext<'_>,
         from: OsdId,
         log: PgLog,
-        missing: MissingSet,
+        mut missing: MissingSet,
     ) {
         let State::GetMissing { mut waiting } = self.state().clone() else { return };
         let Some(peer) = self.peers.get(&from) else { return };
+        if self.best.is_none_or(|best| peer.info.last_epoch_started < best.started) {
+            missing.all_seen();
+        }
         let last_backfill = peer.info.last_backfill.clone();
         if !self.judge(ctx, from, PeerLog { log, missing, last_backfill }) {
             return;
@@ -82,7 +93,7 @@ impl Pg {
 
     /// Works out what a member will miss. False if its log does not meet the authoritative one (yet).
     fn judge(&mut self, ctx: &mut PgContext<'_>, osd: OsdId, theirs: PeerLog) -> bool {
-        match process_replica_log(&self.log, theirs) {
+        match process_replica_log(&self.log, theirs, self.seen_to()) {
             Ok(state) => {
                 if let Some(peer) = self.peers.get_mut(&osd) {
                     (peer.missing, peer.missing_known) = (state.missing, true);
@@ -90,6 +101,8 @@ impl Pg {
                 }
                 true
             }
+            // It takes no part: nobody relies on it.
+            Err(_) if !self.replicas().contains(&osd) => true,
             Err(error) => {
                 let text =
                     format!("PG {}: {osd} cannot follow by log, it is to be filled anew: {error}", self.id);

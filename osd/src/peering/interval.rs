@@ -58,6 +58,7 @@ impl Pg {
         self.probe.clear();
         self.incoming.clear();
         self.backfill_targets.clear();
+        self.best = None;
         self.history_unconfirmed.clear();
         self.blocking = None;
         self.clean = false;

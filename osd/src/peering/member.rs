@@ -1,13 +1,13 @@
 //! The members' side of peering: tell the primary what is here, take over its log, record the start.
 
 use crate::log::{
-    BackfillMark, History, Info, MissingSet, PastIntervals, PgLog, decode_version, merge_authoritative,
-    persist,
+    BackfillMark, History, Info, MissingSet, PastIntervals, PgLog, decode_missing, decode_version,
+    merge_authoritative, persist,
 };
 use crate::pg::{Pg, PgContext, State};
 use crate::replication::lease::{Promise, with_drift};
 use crate::token::PgPurpose;
-use nacre_types::{Instant, OsdId, mutant};
+use nacre_types::{Epoch, Instant, OsdId, mutant};
 use nacre_wire::Transaction;
 use nacre_wire::messages::{GrantedLease, LogEntry, LogLevel, PgActivate, PgActivated, PgNotify, PgQuery};
 use std::time::Duration;
@@ -104,8 +104,16 @@ impl Pg {
             persist::missing(&mut t, &self.missing);
         } else {
             let mark = self.info.last_backfill.clone();
-            let merged = merge_authoritative(&mut self.log, &mut self.missing, &mark, &auth);
+            if self.info.last_epoch_started < Epoch(message.started_before) {
+                self.missing.all_seen();
+            }
+            let seen_to = message.seen_to.map_or(auth.head(), |version| decode_version(Some(version)));
+            let merged = merge_authoritative(&mut self.log, &mut self.missing, &mark, &auth, seen_to);
             let merged = merged.map_err(|e| e.to_string())?;
+            for record in &message.unseen {
+                let (object, unseen) = decode_missing(record).map_err(|e| e.to_string())?;
+                self.missing.note_seen(&object, unseen.need, unseen.seen);
+            }
             self.note_removals(ctx, &mut t, &merged.remove);
             persist::merged(&mut t, &merged, &self.log, &self.missing);
         }

@@ -65,6 +65,7 @@ impl Pg {
             blocking: None,
             incoming: Default::default(),
             full_log_wanted: false,
+            best: None,
             next_resend: now,
             history_unconfirmed: Default::default(),
             activation_submitted: false,

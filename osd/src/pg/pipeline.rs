@@ -216,7 +216,7 @@ impl Pg {
                         );
                         continue;
                     }
-                    Readiness::Unfound => Some(Needs::Unfound { objects: 1 }),
+                    Readiness::Unfound => Some(self.needs_found(head)),
                     Readiness::Failed(code, reason) => {
                         self.fail(ctx, id, code, &reason);
                         continue;

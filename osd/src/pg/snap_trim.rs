@@ -88,7 +88,7 @@ impl Pg {
                 _ if busy => Some(Needs::EarlierOperations),
                 Readiness::Ready => None,
                 Readiness::Wait(needs) => Some(needs),
-                Readiness::Unfound => Some(Needs::Unfound { objects: 1 }),
+                Readiness::Unfound => Some(self.needs_found(&head)),
                 Readiness::Failed(_, why) => Some(Needs::Refusal(why)),
             };
             if let Some(needs) = needs {

@@ -1,13 +1,13 @@
 //! The life of one object's recovery at the primary, and the sending side at whoever is asked.
 
 use super::source::{Next, PushPurpose, Transfer, sequence, split_sequence, stored_version};
-use super::{Active, STALL, Stage, Waiting, family, remove_object};
+use super::{Active, STALL, Stage, Waiting, family};
 use crate::log::{Entry, Missing, decode_version, encode_version, persist};
 use crate::pg::{Pg, PgContext};
 use crate::token::PgPurpose;
 use nacre_store::StoreError;
 use nacre_types::{EVersion, ObjectId, OsdId, mutant};
-use nacre_wire::messages::{LogKind, LogLevel, Pull, Push, PushReply};
+use nacre_wire::messages::{LogLevel, Pull, Push, PushReply};
 use nacre_wire::{Data, ErrorCode, ObjectName, Transaction};
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ impl Pg {
     }
 
     /// Peers that take this PG's writes and miss the object.
-    fn lacking(&self, object: &ObjectId) -> Vec<OsdId> {
+    pub(super) fn lacking(&self, object: &ObjectId) -> Vec<OsdId> {
         let misses = |osd: &OsdId| self.peers.get(osd).is_some_and(|peer| peer.missing.contains(object));
         self.replicas().into_iter().filter(misses).collect()
     }
@@ -26,15 +26,19 @@ impl Pg {
     /// Where a missing object may be fetched from, best first.
     pub(super) fn sources(&self, ctx: &PgContext<'_>, object: &ObjectId, need: EVersion) -> Vec<OsdId> {
         let tried = self.recovery.tried.get(object);
+        let reverts_to = self.missing.get(object).map_or(EVersion::ZERO, |missing| missing.reverts_to);
         let mut sources: Vec<OsdId> = self
             .peers
             .iter()
             .filter(|(osd, peer)| {
+                let has = match peer.missing.get(object) {
+                    None => self.members.is_acting(**osd) || peer.info.last_update >= need,
+                    Some(missing) => missing.holds(reverts_to) || mutant!(OldVersionPushed),
+                };
                 ctx.map.is_up(**osd)
                     && peer.info.exists
-                    && (self.members.is_acting(**osd) || peer.info.last_update >= need)
+                    && has
                     && peer.info.last_backfill.covers(object)
-                    && (!peer.missing.contains(object) || mutant!(OldVersionPushed))
                     && tried.is_none_or(|tried| !tried.sources.contains(*osd))
             })
             .map(|(&osd, _)| osd)
@@ -60,25 +64,6 @@ impl Pg {
             self.recovery.transfers.remove(&transfer);
         }
         stalled
-    }
-
-    /// An administrator gives up on the unfound objects: they are gone, durably, on all members. How many.
-    pub(crate) fn mark_unfound_lost(&mut self, ctx: &mut PgContext<'_>) -> usize {
-        let unfound = std::mem::take(&mut self.recovery.unfound);
-        for object in &unfound {
-            let Some(missing) = self.missing.get(object) else { continue };
-            let mut t = Transaction::new(self.id);
-            if let Err(error) = remove_object(ctx.store, &mut t, object) {
-                self.recovery_store_failed(ctx, &error);
-                return 0;
-            }
-            let text = format!("PG {}: {object} at {} is given up as lost", self.id, missing.need);
-            ctx.log(LogLevel::Error, text);
-            let entry = Entry::new(LogKind::Lost, object.clone(), self.next_version(ctx), missing.need);
-            self.replicate(ctx, object.clone(), t, vec![entry.encode()], None);
-        }
-        self.kick(ctx);
-        unfound.len()
     }
 
     /// A write was applied here. What it deleted is not missing any more.
@@ -127,6 +112,15 @@ impl Pg {
                     self.recovery_changed(ctx);
                 }
             }
+            Some(missing) if missing.holds(missing.reverts_to) => {
+                if self.take_reverted(ctx, object) {
+                    self.recovery.recovered_objects += 1;
+                    self.start_pushes(ctx, object);
+                    self.recovery_changed(ctx);
+                } else {
+                    self.recover_object(ctx, object);
+                }
+            }
             Some(missing) => self.start_pull(ctx, object, missing),
             None => self.start_pushes(ctx, object),
         }
@@ -141,13 +135,16 @@ impl Pg {
             }
             return;
         };
+        let theirs = self.peers.get(&from).and_then(|peer| peer.missing.get(object));
+        let held = theirs.is_some_and(|theirs| theirs.holds(missing.reverts_to));
         let transfer = self.recovery.next_number();
         let pull = Pull {
             interval: self.interval().0,
             object: Some(ObjectName::from(object)),
             version: encode_version(missing.need),
             sequence: transfer,
-            base: encode_version(missing.have).filter(|_| missing.have != EVersion::ZERO),
+            base: encode_version(missing.have).filter(|_| missing.have != EVersion::ZERO && !held),
+            held_as: encode_version(missing.reverts_to).filter(|_| held),
             ..Pull::default()
         };
         let stage = Stage::Pull { from, transfer, need: missing.need };
@@ -242,7 +239,7 @@ impl Pg {
                 Ok(next) => next,
                 Err(error) => return self.recovery_store_failed(ctx, &error),
             };
-            let (to, object, version) = (transfer.to, transfer.object.clone(), transfer.version);
+            let (to, object, version) = (transfer.to, transfer.object.clone(), transfer.stored);
             match next {
                 Next::Wait => return,
                 Next::Read(extents) => {
@@ -279,16 +276,22 @@ impl Pg {
         let refuse = |pg: &Pg, ctx: &mut PgContext<'_>| {
             pg.reply_push(ctx, from, &object, version, sequence(pull.sequence, 0), ErrorCode::NotFound);
         };
-        let lacks = self.missing.contains(&object) || !self.info.last_backfill.covers(&object);
+        let held_as = decode_version(pull.held_as);
+        let lacks = self.missing.get(&object).is_some_and(|missing| !missing.holds(held_as))
+            || !self.info.last_backfill.covers(&object);
         if lacks && !mutant!(OldVersionPushed) {
             return refuse(self, ctx);
         }
         let base = decode_version(pull.base);
         match Transfer::plan(ctx.store, &self.log, &object, base, None, from, pull.purpose, ctx.now) {
+            Ok(Some(transfer)) if held_as != EVersion::ZERO && transfer.version != version => {
+                match transfer.renumbered(held_as, version) {
+                    Some(transfer) => self.send_pulled(ctx, from, pull.sequence, transfer),
+                    None => refuse(self, ctx),
+                }
+            }
             Ok(Some(transfer)) if transfer.version == version || mutant!(OldVersionPushed) => {
-                self.recovery.transfers.retain(|_, other| other.object != object || other.to != from);
-                self.recovery.transfers.insert(pull.sequence, transfer);
-                self.pump_transfer(ctx, pull.sequence);
+                self.send_pulled(ctx, from, pull.sequence, transfer);
             }
             Ok(_) => refuse(self, ctx),
             Err(StoreError::Corrupt(why)) => {
@@ -297,6 +300,12 @@ impl Pg {
             }
             Err(error) => self.recovery_store_failed(ctx, &error),
         }
+    }
+
+    fn send_pulled(&mut self, ctx: &mut PgContext<'_>, to: OsdId, number: u64, transfer: Transfer) {
+        self.recovery.transfers.retain(|_, other| other.object != transfer.object || other.to != to);
+        self.recovery.transfers.insert(number, transfer);
+        self.pump_transfer(ctx, number);
     }
 
     pub(super) fn on_push_reply(&mut self, ctx: &mut PgContext<'_>, from: OsdId, reply: &PushReply) {
@@ -442,7 +451,8 @@ impl Pg {
     ) {
         let text = format!("PG {}: {object} is damaged on {}: {why}; to be recovered", self.id, self.me);
         ctx.log(LogLevel::Error, text);
-        let missing = Missing { need: version, have: EVersion::ZERO, is_delete: false };
+        let missing =
+            self.missing.get(object).map_or(Missing::of(version, EVersion::ZERO), Missing::without_base);
         self.missing.add(object.clone(), missing);
         self.info.follow(&self.log, &self.missing);
         if self.is_primary() {
@@ -477,7 +487,7 @@ impl Pg {
             && let Some(missing) = peer.missing.get(&object)
         {
             // It does not hold what the changes were based on: all of it, then.
-            peer.missing.add(object.clone(), Missing { have: EVersion::ZERO, ..missing });
+            peer.missing.add(object.clone(), missing.without_base());
         }
         if code == ErrorCode::NoSpace || code == ErrorCode::InvalidArgument {
             ctx.log(LogLevel::Warning, format!("PG {}: {to} does not take {object}: {code}", self.id));
@@ -537,7 +547,7 @@ impl Pg {
             && missing.have != EVersion::ZERO
         {
             // What is here is not what the log says, so changes alone do not help. The source has done nothing wrong.
-            self.missing.add(object.clone(), Missing { have: EVersion::ZERO, ..missing });
+            self.missing.add(object.clone(), missing.without_base());
             return self.restart_object(ctx, object);
         }
         let tried = self.recovery.tried.entry(object.clone()).or_default();
@@ -545,8 +555,7 @@ impl Pg {
             tried.sources.insert(from);
             tried.damaged |= code == ErrorCode::Io;
             if let Some(peer) = self.peers.get_mut(&from) {
-                let missing = Missing { need, have: EVersion::ZERO, is_delete: false };
-                peer.missing.add(object.clone(), missing);
+                peer.missing.add(object.clone(), Missing::of(need, EVersion::ZERO));
             }
         }
         self.restart_object(ctx, object);

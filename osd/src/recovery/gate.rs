@@ -194,7 +194,7 @@ impl Pg {
                 }
             }
             None if self.recovery.unfound.is_empty() => return None,
-            None => Needs::Unfound { objects: self.recovery.unfound.len() as u64 },
+            None => self.needs_all_found(),
         };
         Some((gate.since, needs))
     }

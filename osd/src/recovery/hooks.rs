@@ -6,7 +6,7 @@ use crate::backfill::Backfill;
 use crate::pg::hooks::{Readiness, RecoverySummary};
 use crate::pg::{Pg, PgContext};
 use nacre_store::StoreError;
-use nacre_types::{Instant, Needs, ObjectId, OsdId};
+use nacre_types::{Instant, Needs, ObjectId, OsdId, mutant};
 use nacre_wire::{Data, ErrorCode, Message, Packet};
 
 impl Pg {
@@ -120,10 +120,13 @@ impl Pg {
 
     /// Before an operation reads `object` (a head: with its clones) on the primary. Starts its recovery if need be.
     pub(crate) fn ready_to_read(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) -> Readiness {
-        if self.missing.is_empty() {
+        if self.missing.is_empty() && self.recovery.unseen.is_empty() {
             return Readiness::Ready;
         }
-        let missing: Vec<ObjectId> = self.missing.family(family(object)).cloned().collect();
+        let mut missing: Vec<ObjectId> = self.missing.family(family(object)).cloned().collect();
+        if !mutant!(UnseenShown) {
+            missing.extend(self.unseen_lacking(object));
+        }
         self.wait_for(ctx, missing)
     }
 
@@ -133,7 +136,7 @@ impl Pg {
             self.recover_object(ctx, &one);
             if self.recovery.unfound.contains(&one) {
                 let damaged = self.recovery.tried.get(&one).is_some_and(|tried| tried.damaged);
-                return match damaged {
+                return match damaged && !self.reverts_unseen(&one) {
                     true => Readiness::Failed(ErrorCode::Io, format!("every copy of {one} is damaged")),
                     false => Readiness::Unfound,
                 };

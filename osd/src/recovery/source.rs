@@ -67,6 +67,8 @@ pub(crate) struct Transfer {
     pub to: OsdId,
     pub object: ObjectId,
     pub version: EVersion,
+    /// The version it has on the disk.
+    pub stored: EVersion,
     pub purpose: u32,
     pub progress: Instant,
     pub bytes_sent: u64,
@@ -133,6 +135,7 @@ impl Transfer {
             to,
             object: object.clone(),
             version,
+            stored: version,
             purpose,
             progress: now,
             bytes_sent: 0,
@@ -169,6 +172,15 @@ impl Transfer {
         Ok(Some(transfer))
     }
 
+    /// The same under another number, if it is the version that is expected.
+    pub fn renumbered(mut self, from: EVersion, to: EVersion) -> Option<Transfer> {
+        let attr = self.attrs.iter_mut().find(|pair| pair.key == INFO_ATTR.as_bytes())?;
+        let info = ObjectInfo::from_attr(&attr.value).filter(|_| self.version == from)?;
+        attr.value = info.numbered(to).to_attr();
+        self.version = to;
+        Some(self)
+    }
+
     /// Ranges to be sent: what is mapped, and that the rest of them is not.
     fn add(&mut self, store: &dyn ObjectStore, ranges: &RangeSet) -> Result<(), StoreError> {
         for (start, end) in ranges.iter() {
@@ -193,6 +205,7 @@ impl Transfer {
             to,
             object: object.clone(),
             version,
+            stored: version,
             purpose,
             progress: now,
             bytes_sent: 0,
@@ -327,8 +340,12 @@ fn changed_since(log: &PgLog, object: &ObjectId, base: EVersion, size: u64) -> O
     if base == EVersion::ZERO {
         return None;
     }
-    let (mut changed, mut omap_changed, mut any) = (RangeSet::new(), false, false);
-    for entry in log.changes_of(object, base)? {
+    // What was reverted to just that is what it was.
+    let reverted =
+        log.changes_of(object, base)?.filter(|entry| entry.is_revert() && entry.reverts_to == base);
+    let reverted = reverted.map(|entry| entry.version).last();
+    let (mut changed, mut omap_changed, mut any) = (RangeSet::new(), false, reverted.is_some());
+    for entry in log.changes_of(object, reverted.unwrap_or(base))? {
         if entry.whole || entry.is_delete() || entry.makes_anew() {
             return None;
         }

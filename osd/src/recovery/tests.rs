@@ -2,6 +2,7 @@
 
 mod clones;
 mod thrash;
+mod unfound;
 
 use super::usable_version;
 use crate::log::Missing;
@@ -271,7 +272,7 @@ fn a_target_keeps_what_is_missing_at_its_primary() {
         let need = usable_version(c.osds[&id].store(), &lost).unwrap();
         c.disk(id).objects.remove(&lost);
         let pg = c.osds.get_mut(&id).unwrap().pgs.get_mut(&PG).unwrap();
-        pg.missing.add(lost.clone(), Missing { need, have: EVersion::ZERO, is_delete: false });
+        pg.missing.add(lost.clone(), Missing::of(need, EVersion::ZERO));
         pg.info.follow(&pg.log, &pg.missing);
     }
     c.start(down);

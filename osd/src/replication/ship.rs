@@ -121,6 +121,7 @@ impl Pg {
     ) {
         let touched: Vec<ObjectId> = transaction.objects().to_vec();
         let before = self.measure(ctx, &touched);
+        self.note_reverts(&mut transaction, &entries);
         for (entry, encoded) in entries.into_iter().zip(encoded) {
             persist::append_encoded(&mut transaction, entry.version, encoded);
             self.log.append(entry);

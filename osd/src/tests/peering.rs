@@ -35,7 +35,8 @@ fn members_that_fell_behind_the_log_are_filled() {
     behind[2].last_update = EVersion::new(Epoch(1), 20);
     assert_eq!(choose(&behind, &[0, 1, 2], &[0, 1, 2]), Choice::Want(vec![OsdId(0), OsdId(1), OsdId(3)]));
     let go = choose(&behind, &[0, 1, 2], &[0, 1, 3]);
-    assert_eq!(go, Choice::Go { auth: OsdId(0), backfill: [OsdId(2)].into() });
+    let Choice::Go { best, backfill } = go else { panic!("{go:?}") };
+    assert_eq!((best.osd, backfill), (OsdId(0), [OsdId(2)].into()));
 }
 
 #[test]

@@ -112,6 +112,8 @@ pub enum LogKind {
     Lost = 3,
     /// A clone was made for a snapshot.
     Clone = 4,
+    /// An administrator gave up versions that cannot be found: the object is again what it was at `reverts_to`.
+    Revert = 5,
 }
 
 /// One change in a PG's log.
@@ -149,6 +151,9 @@ pub struct LogEntry {
     /// The client had its answers to all its requests to the PG below this one.
     #[prost(uint64, tag = "13")]
     pub answered_below: u64,
+    /// Of a revert: the version the object goes back to; none if it did not exist.
+    #[prost(message, optional, tag = "14")]
+    pub reverts_to: Option<Version>,
 }
 
 /// A PG's history as far as the cluster needs it: the same whoever tells it, newer always wins.
@@ -302,6 +307,12 @@ pub struct MissingObject {
     pub have: Option<Version>,
     #[prost(bool, tag = "4")]
     pub is_delete: bool,
+    /// The newest version that a client may have seen, if that is an earlier one than the needed; zero if that is none.
+    #[prost(message, optional, tag = "5")]
+    pub seen: Option<Version>,
+    /// The needed version is another number of this one; none if it is not.
+    #[prost(message, optional, tag = "6")]
+    pub reverts_to: Option<Version>,
 }
 
 /// A primary makes a peer a member of the interval: its authoritative log (or the end of it) and history. Answered by
@@ -326,6 +337,15 @@ pub struct PgActivate {
     /// Read leases of earlier intervals that keep the primary from serving: the member's promise from now on.
     #[prost(message, repeated, tag = "10")]
     pub prior_leases: Vec<GrantedLease>,
+    /// No client has seen what the log names after this.
+    #[prost(message, optional, tag = "12")]
+    pub seen_to: Option<Version>,
+    /// The newest start before this one: what a member of an older interval noted as unseen may have been seen since.
+    #[prost(uint64, tag = "13")]
+    pub started_before: u64,
+    /// Objects the peer will miss of which others know that no client has seen what it needs.
+    #[prost(message, repeated, tag = "14")]
+    pub unseen: Vec<MissingObject>,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -423,6 +443,9 @@ pub struct Pull {
     pub base: Option<Version>,
     #[prost(uint32, tag = "8")]
     pub purpose: u32,
+    /// The source has it under this number.
+    #[prost(message, optional, tag = "9")]
+    pub held_as: Option<Version>,
 }
 
 /// A primary asks a backfill target what it has in a key range. Answered by [`BackfillDigest`].

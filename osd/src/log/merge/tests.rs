@@ -34,18 +34,57 @@ impl History {
         let kind = match rng.below(10) {
             0 => LogKind::Error,
             1 | 2 if prior != EVersion::ZERO => LogKind::Delete,
+            4 if prior != EVersion::ZERO => LogKind::Revert,
             3 if prior == EVersion::ZERO => LogKind::Clone,
             _ => LogKind::Modify,
         };
         let mut entry = Entry::new(kind, object.clone(), at, prior);
         entry.request = RequestId { client: ClientId(1), seq: at.seq * 100 + epoch };
-        match kind {
-            LogKind::Error => {}
-            LogKind::Delete => _ = self.objects.remove(&object),
-            _ => _ = self.objects.insert(object, at),
+        if kind == LogKind::Revert {
+            entry.reverts_to = *rng.pick(&self.earlier(&object)).unwrap();
         }
+        self.apply(&entry);
         self.entries.push(entry.clone());
         entry
+    }
+
+    fn apply(&mut self, entry: &Entry) {
+        match entry.kind {
+            LogKind::Error => {}
+            _ if entry.is_delete() => _ = self.objects.remove(&entry.object),
+            _ => _ = self.objects.insert(entry.object.clone(), entry.version),
+        }
+    }
+
+    /// The object's versions before its present one, since it was made; zero for not being there.
+    fn earlier(&self, object: &ObjectId) -> Vec<EVersion> {
+        let mut versions = vec![EVersion::ZERO];
+        for entry in self.entries.iter().rev().filter(|entry| entry.object == *object && !entry.is_error()) {
+            if Some(&entry.version) != self.objects.get(object) {
+                versions.push(entry.version);
+            }
+            if entry.makes_anew() {
+                break;
+            }
+        }
+        versions
+    }
+
+    /// Entries that later ones have undone.
+    fn undone(&self) -> Vec<EVersion> {
+        let mut undone = Vec::new();
+        for (at, revert) in self.entries.iter().enumerate().filter(|(_, entry)| entry.is_revert()) {
+            for entry in self.entries[..at].iter().rev().filter(|entry| entry.object == revert.object) {
+                if entry.version <= revert.reverts_to {
+                    break;
+                }
+                undone.push(entry.version);
+                if entry.makes_anew() && !entry.is_error() {
+                    break;
+                }
+            }
+        }
+        undone
     }
 
     fn log(&self, tail_entries: usize) -> PgLog {
@@ -76,8 +115,9 @@ impl Copy {
         if entry.is_error() {
             return;
         }
-        if !applied || self.missing.contains(&entry.object) {
-            self.missing.add_next_event(&entry);
+        let only_noted = entry.is_revert() && !entry.is_delete();
+        if !applied || only_noted || self.missing.contains(&entry.object) {
+            self.missing.add_next_event(&entry, entry.version);
             return;
         }
         match self.history.objects.get(&entry.object) {
@@ -112,6 +152,7 @@ fn assert_leads_to(disk: &Objects, missing: &MissingSet, wanted: &Objects, seed:
                 if missing.have != EVersion::ZERO && !missing.is_delete {
                     assert_eq!(holds, Some(missing.have), "seed {seed}: {object} is not what it has");
                 }
+                assert!(missing.seen <= missing.need, "seed {seed}: {object}: {missing:?}");
             }
         }
     }
@@ -151,26 +192,26 @@ fn merging_leads_to_the_authoritative_objects_whatever_diverged() {
             rng.below(shared.entries.len() as u64 + 1) as usize
         };
         for entry in &shared.entries[..keep] {
+            auth.apply(entry);
             auth.entries.push(entry.clone());
-            match entry.kind {
-                LogKind::Error => {}
-                LogKind::Delete => _ = auth.objects.remove(&entry.object),
-                _ => _ = auth.objects.insert(entry.object.clone(), entry.version),
-            }
         }
         for _ in 0..rng.below(8) {
             auth.change(&mut rng, 9);
         }
 
-        let own_trim = rng.below(keep as u64 + 1) as usize;
+        // Nothing is trimmed while a revert may still be discarded.
+        let reverting =
+            copy.history.entries[keep.min(copy.history.entries.len())..].iter().any(Entry::is_revert);
+        let own_trim = if reverting { 0 } else { rng.below(keep as u64 + 1) as usize };
         let auth_trim = rng.below(auth.entries.len() as u64 + 1) as usize;
         let (own_log, auth_log) = (copy.history.log(own_trim), auth.log(auth_trim));
         own_log.check();
         auth_log.check();
 
         let mark = BackfillMark::Complete;
+        let seen_to = rng.pick(&auth.entries).map_or(EVersion::ZERO, |entry| entry.version);
         let (mut log, mut missing) = (own_log.clone(), copy.missing.clone());
-        let merged = merge_authoritative(&mut log, &mut missing, &mark, &auth_log);
+        let merged = merge_authoritative(&mut log, &mut missing, &mark, &auth_log, seen_to);
         // What the primary works out of the peer's log (all of it, or its end) is what the peer does when activated by
         // the end of the authoritative one.
         let since = auth_log.tail();
@@ -180,7 +221,7 @@ fn merging_leads_to_the_authoritative_objects_whatever_diverged() {
             missing: copy.missing.clone(),
             last_backfill: mark.clone(),
         };
-        let state = process_replica_log(&auth_log, peer);
+        let state = process_replica_log(&auth_log, peer, seen_to);
         let Ok(merged) = merged else {
             no_overlap += 1;
             assert!(state.is_err(), "seed {seed}");
@@ -193,7 +234,7 @@ fn merging_leads_to_the_authoritative_objects_whatever_diverged() {
         let (tail, records) = auth_log.encode_after(Some(state.common));
         let (mut again, mut missing_again) = (own_log.clone(), copy.missing.clone());
         let end = PgLog::decode(tail, &records).unwrap();
-        let by_end = merge_authoritative(&mut again, &mut missing_again, &mark, &end).unwrap();
+        let by_end = merge_authoritative(&mut again, &mut missing_again, &mark, &end, seen_to).unwrap();
         assert_eq!(Merged { extended: merged.extended, ..by_end }, merged);
         assert_eq!(missing_again, missing);
 
@@ -207,13 +248,18 @@ fn merging_leads_to_the_authoritative_objects_whatever_diverged() {
         for entry in &merged.divergent {
             assert_eq!(log.find_request(entry.request), None, "seed {seed}");
         }
+        let undone = auth.undone();
         for entry in &auth.entries {
-            let found = log.find_request(entry.request);
-            assert_eq!(found.map(|found| found.version), Some(entry.version), "seed {seed}");
+            let found = log.find_request(entry.request).map(|found| found.version);
+            // What was trimmed before it was undone is remembered: it is not reverted without its client's knowing.
+            if entry.version > log.tail() || !undone.contains(&entry.version) {
+                let known = (!undone.contains(&entry.version)).then_some(entry.version);
+                assert_eq!(found, known, "seed {seed}: {entry:?}");
+            }
         }
         // Merging once more changes nothing.
         let before = (log.head(), missing.clone());
-        let nothing = merge_authoritative(&mut log, &mut missing, &mark, &auth_log).unwrap();
+        let nothing = merge_authoritative(&mut log, &mut missing, &mark, &auth_log, seen_to).unwrap();
         assert_eq!((nothing.taken, nothing.divergent.len(), nothing.remove.len()), (0, 0, 0));
         assert_eq!((log.head(), missing), before);
     }
@@ -241,7 +287,7 @@ fn beyond_the_backfill_mark_nothing_is_missing() {
     sorted.sort();
     let mark = BackfillMark::At(sorted[2].key().into());
     let (mut log, mut missing) = (PgLog::new(EVersion::ZERO), MissingSet::new());
-    merge_authoritative(&mut log, &mut missing, &mark, &auth).unwrap();
+    merge_authoritative(&mut log, &mut missing, &mark, &auth, auth.head()).unwrap();
     assert_eq!(missing.iter().map(|(object, _)| object.clone()).collect::<Vec<_>>(), sorted[..3]);
     assert!(!BackfillMark::START.covers(&sorted[0]));
 }

@@ -48,8 +48,15 @@ fn everything_written_loads_again_after_every_step() {
                     trim(&mut t, &trimmed);
                 }
                 1 => {
-                    let one =
-                        Missing { need: pg.log.head(), have: EVersion::ZERO, is_delete: rng.chance(1, 2) };
+                    let one = match rng.below(3) {
+                        0 => Missing::removal(pg.log.head()),
+                        1 => Missing::of(pg.log.head(), EVersion::ZERO),
+                        _ => Missing {
+                            seen: pg.log.tail(),
+                            reverts_to: pg.log.tail(),
+                            ..Missing::of(pg.log.head(), pg.log.tail())
+                        },
+                    };
                     let object = object(rng.below(5));
                     add_missing(&mut t, &object, &one);
                     pg.missing.add(object, one);
@@ -70,7 +77,8 @@ fn everything_written_loads_again_after_every_step() {
                         auth.append(Entry::new(LogKind::Modify, object(rng.below(5)), at, EVersion::ZERO));
                     }
                     let mark = BackfillMark::Complete;
-                    let done = merge_authoritative(&mut pg.log, &mut pg.missing, &mark, &auth).unwrap();
+                    let done =
+                        merge_authoritative(&mut pg.log, &mut pg.missing, &mark, &auth, auth.head()).unwrap();
                     merged(&mut t, &done, &pg.log, &pg.missing);
                 }
                 _ => {

@@ -24,7 +24,8 @@ struct Thrash {
 impl Thrash {
     fn new(seed: u64) -> Thrash {
         let mut rng = Rng::new(seed);
-        let c = Cluster::new(rng.range(3, 6) as u32, 3, rng.range(1, 4) as u32);
+        let mut c = Cluster::new(rng.range(3, 6) as u32, 3, rng.range(1, 4) as u32);
+        c.operated = true;
         Thrash { c, rng, model: BTreeMap::new() }
     }
 
@@ -165,8 +166,9 @@ impl Thrash {
 fn acknowledged_writes_survive_whatever_happens() {
     let seeds = std::env::var("SEEDS").ok();
     let range = match seeds.as_deref().and_then(|text| text.split_once("..")) {
-        Some((first, end)) => first.parse().unwrap()..end.parse().unwrap(),
-        None => 0..12,
+        Some((first, end)) => (first.parse().unwrap()..end.parse().unwrap()).collect(),
+        // In 518 a version that nobody has seen rots on the only copy that has it.
+        None => (0..12).chain([518]).collect::<Vec<u64>>(),
     };
     for seed in range {
         let mut thrash = Thrash::new(seed);
