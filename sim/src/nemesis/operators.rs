@@ -20,6 +20,8 @@ pub(super) struct Operators {
     resized: bool,
     orders: bool,
     mons: Option<Membership>,
+    /// Orders without an answer yet.
+    open: Rc<Cell<u64>>,
 }
 
 /// A change of the monitors under way.
@@ -42,8 +44,11 @@ impl Nemesis {
     /// A command whose answer nobody waits for.
     pub(super) fn order(&mut self, cluster: &mut SimCluster, order: Value) {
         cluster.world.trace.note(cluster.world.now, format_args!("{order}"));
+        let open = self.operators.open.clone();
+        open.set(open.get() + 1);
         cluster.as_admin(move |handle| async move {
             let _ = handle.command(order.to_string(), "").await;
+            open.set(open.get() - 1);
         });
     }
 
@@ -249,6 +254,12 @@ impl Nemesis {
     /// Everything is as it was drawn again.
     pub(super) fn undo_orders(&mut self, cluster: &mut SimCluster) -> Result<(), String> {
         let limit = cluster.world.options.liveness;
+        // One that found no quorum is sent until it finds one, and would undo what is undone here.
+        let open = self.operators.open.clone();
+        if !cluster.run_while(limit, |_| open.get() > 0) {
+            let waiting = cluster.waiting().join("; ");
+            return Err(format!("orders are still without an answer {limit:?} after healing: {waiting}"));
+        }
         let changed = cluster.run_while(limit, |cluster| {
             self.finish_mons(cluster);
             self.operators.mons.is_some()
