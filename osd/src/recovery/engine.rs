@@ -2,7 +2,7 @@
 
 use super::source::{Next, PushPurpose, Transfer, sequence, split_sequence, stored_version};
 use super::{Active, STALL, Stage, Waiting, family};
-use crate::log::{Entry, Missing, decode_version, encode_version, persist};
+use crate::log::{Entry, Missing, decode_version, encode_missing, encode_version, persist};
 use crate::pg::{Pg, PgContext};
 use crate::token::PgPurpose;
 use nacre_store::StoreError;
@@ -135,6 +135,15 @@ impl Pg {
             }
             return;
         };
+        if self.older_is_active(object) {
+            return;
+        }
+        if let Some(clone) = self.clone_before_head(object, &[self.me]) {
+            return self.recover_object(ctx, &clone);
+        }
+        let differences = !self.recovery.in_full.contains(&(self.me, object.clone()));
+        let family = self.missing.family(family(object)).filter(|_| differences);
+        let family = family.filter_map(|one| Some(encode_missing(one, &self.missing.get(one)?))).collect();
         let theirs = self.peers.get(&from).and_then(|peer| peer.missing.get(object));
         let held = theirs.is_some_and(|theirs| theirs.holds(missing.reverts_to));
         let transfer = self.recovery.next_number();
@@ -145,6 +154,8 @@ impl Pg {
             sequence: transfer,
             base: encode_version(missing.have).filter(|_| missing.have != EVersion::ZERO && !held),
             held_as: encode_version(missing.reverts_to).filter(|_| held),
+            differences,
+            family,
             ..Pull::default()
         };
         let stage = Stage::Pull { from, transfer, need: missing.need };
@@ -283,7 +294,10 @@ impl Pg {
             return refuse(self, ctx);
         }
         let base = decode_version(pull.base);
-        match Transfer::plan(ctx.store, &self.log, &object, base, None, from, pull.purpose, ctx.now) {
+        let planned = self.origin_for_pull(ctx, &object, pull).and_then(|origin| {
+            Transfer::plan(ctx.store, &self.log, &object, base, origin, from, pull.purpose, ctx.now)
+        });
+        match planned {
             Ok(Some(transfer)) if held_as != EVersion::ZERO && transfer.version != version => {
                 match transfer.renumbered(held_as, version) {
                     Some(transfer) => self.send_pulled(ctx, from, pull.sequence, transfer),
@@ -541,6 +555,10 @@ impl Pg {
         if code == ErrorCode::NoSpace {
             // It was this OSD that had no room for it. The stall timer tries again.
             return;
+        }
+        if code == ErrorCode::Canceled && self.recovery.in_full.insert((self.me, object.clone())) {
+            // It may be something of the family that is not here as it was thought.
+            return self.restart_object(ctx, object);
         }
         if code == ErrorCode::Canceled
             && let Some(missing) = self.missing.get(object)

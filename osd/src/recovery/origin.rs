@@ -15,13 +15,13 @@
 
 use super::family;
 use super::source::{PushPurpose, stored_version};
-use crate::log::Entry;
+use crate::log::{Entry, MissingSet};
 use crate::ops::load_info;
 use crate::pg::{Pg, PgContext};
 use crate::snaps;
 use nacre_store::StoreError;
 use nacre_types::{EVersion, ObjectId, OsdId, RangeSet, SnapId};
-use nacre_wire::messages::LogKind;
+use nacre_wire::messages::{LogKind, Pull};
 use nacre_wire::op::Extent;
 
 /// The names of an object's family that come before its own.
@@ -37,6 +37,12 @@ pub(crate) struct Origin {
     pub same: RangeSet,
 }
 
+/// What is known of the one an object goes to.
+struct Receiver<'a> {
+    missing: &'a MissingSet,
+    is_whole: &'a dyn Fn(&ObjectId) -> bool,
+}
+
 impl Pg {
     /// What `object` may be made of at `to`.
     pub(super) fn origin_of(
@@ -50,7 +56,32 @@ impl Pg {
         if purpose == PushPurpose::Repair || self.recovery.in_full.contains(&(to, object.clone())) {
             return Ok(None);
         }
-        if let Some(version) = self.cloned_from_head(to, object) {
+        let Some(peer) = self.peers.get(&to) else { return Ok(None) };
+        let is_whole = |one: &ObjectId| self.is_whole_at(to, one);
+        self.origin_for(ctx, object, &Receiver { missing: &peer.missing, is_whole: &is_whole })
+    }
+
+    /// The same for a pull, whose sender tells what it misses.
+    pub(super) fn origin_for_pull(
+        &self,
+        ctx: &PgContext<'_>,
+        object: &ObjectId,
+        pull: &Pull,
+    ) -> Result<Option<Origin>, StoreError> {
+        let Some(missing) = pull.differences.then(|| MissingSet::decode(&pull.family).ok()).flatten() else {
+            return Ok(None);
+        };
+        let is_whole = |one: &ObjectId| !missing.contains(one);
+        self.origin_for(ctx, object, &Receiver { missing: &missing, is_whole: &is_whole })
+    }
+
+    fn origin_for(
+        &self,
+        ctx: &PgContext<'_>,
+        object: &ObjectId,
+        to: &Receiver<'_>,
+    ) -> Result<Option<Origin>, StoreError> {
+        if let Some(version) = self.cloned_from_head(to.missing, object) {
             let size = ctx.store.stat(object)?.map_or(0, |stat| stat.size);
             let mut same = RangeSet::new();
             same.insert(0, size);
@@ -62,7 +93,7 @@ impl Pg {
             Err(StoreError::Corrupt(_)) | Ok(None) => return Ok(None),
             Err(error) => return Err(error),
         };
-        if overlap.is_empty() || self.missing.contains(&older) || !self.is_whole_at(to, &older) {
+        if overlap.is_empty() || self.missing.contains(&older) || !(to.is_whole)(&older) {
             return Ok(None);
         }
         let version = match stored_version(ctx.store, &older) {
@@ -91,11 +122,11 @@ impl Pg {
     }
 
     /// The version of the receiver's head, if the clone was made of just that by a write that the receiver has not seen.
-    fn cloned_from_head(&self, to: OsdId, clone: &ObjectId) -> Option<EVersion> {
+    fn cloned_from_head(&self, missing: &MissingSet, clone: &ObjectId) -> Option<EVersion> {
         if clone.snap.is_head() {
             return None;
         }
-        let (missing, head) = (&self.peers.get(&to)?.missing, clone.head());
+        let head = clone.head();
         let have = missing.get(&head)?.have;
         if have == EVersion::ZERO || !missing.contains(clone) {
             return None;
@@ -125,12 +156,15 @@ impl Pg {
         if !head.snap.is_head() {
             return None;
         }
-        let missing_at = |osd: &OsdId| self.peers.get(osd).map(|peer| (*osd, &peer.missing));
-        let mut clones = receivers.iter().filter_map(missing_at).flat_map(|(osd, missing)| {
-            missing.family(family(head)).filter(|one| !one.snap.is_head()).map(move |clone| (osd, clone))
+        let missing_at = |osd: &OsdId| match *osd == self.me {
+            true => Some(&self.missing),
+            false => self.peers.get(osd).map(|peer| &peer.missing),
+        };
+        let mut clones = receivers.iter().filter_map(missing_at).flat_map(|missing| {
+            missing.family(family(head)).filter(|one| !one.snap.is_head()).map(move |clone| (missing, clone))
         });
-        let first = clones.find(|(osd, clone)| {
-            !self.recovery.unfound.contains(*clone) && self.cloned_from_head(*osd, clone).is_some()
+        let first = clones.find(|(missing, clone)| {
+            !self.recovery.unfound.contains(*clone) && self.cloned_from_head(missing, clone).is_some()
         });
         first.map(|(_, clone)| clone.clone())
     }

@@ -446,6 +446,11 @@ pub struct Pull {
     /// The source has it under this number.
     #[prost(message, optional, tag = "9")]
     pub held_as: Option<Version>,
+    /// Only what differs from others of the object's family is wanted: the receiver has them, but for `family`.
+    #[prost(bool, tag = "10")]
+    pub differences: bool,
+    #[prost(message, repeated, tag = "11")]
+    pub family: Vec<MissingObject>,
 }
 
 /// A primary asks a backfill target what it has in a key range. Answered by [`BackfillDigest`].

@@ -47,6 +47,51 @@ fn clones_are_brought_as_differences() {
     }
 }
 
+/// A primary that comes back with nothing pulls it all, and keeps what clones share as others do.
+#[test]
+fn clones_are_pulled_as_differences() {
+    let mut c = Cluster::new(3, 3, 1);
+    let names = ["a", "b", "c"].map(object);
+    for name in &names {
+        c.write(name, 0, bytes(7, SIZE as usize));
+        (1..=5).for_each(|snap| change(&mut c, name, snap));
+    }
+    c.settle();
+    let first = c.primary(PG);
+    c.kill(first);
+    c.disks.remove(&first);
+    c.start(first);
+    c.settle();
+    assert_eq!(c.primary(PG), first);
+    c.assert_copies_agree();
+    assert!(c.delivered["Pull"] >= 18 && !c.delivered.contains_key("BackfillScan"), "{:?}", c.delivered);
+    let most = names.len() as u64 * (SIZE + 5 * 4096);
+    assert!(sent(&c) <= most, "{} bytes are sent, {most} would do", sent(&c));
+}
+
+#[test]
+fn what_a_primary_cannot_make_is_pulled_in_full() {
+    let mut c = Cluster::new(3, 3, 1);
+    let name = object("a");
+    c.write(&name, 0, bytes(7, SIZE as usize));
+    change(&mut c, &name, 1);
+    c.settle();
+    let down = c.primary(PG);
+    c.kill(down);
+    change(&mut c, &name, 2);
+    // Behind its back the clone that the next is to be made of, and the head, have become others.
+    for lost in [name.at(SnapId(1)), name.clone()] {
+        c.disk(down).objects.remove(&lost);
+    }
+    c.start(down);
+    c.run_until("it leads again", |c| c.primary(PG) == down);
+    assert_eq!(c.read(&name.at(SnapId(2)))[..10_000], bytes(7, SIZE as usize)[..10_000]);
+    c.run_until("it has them", |c| {
+        let objects = &c.osds[&down].store().objects;
+        objects.contains_key(&name) && objects.contains_key(&name.at(SnapId(2)))
+    });
+}
+
 #[test]
 fn a_clone_of_what_the_receiver_has_is_made_there_even_if_its_source_is_damaged() {
     let mut c = Cluster::new(3, 3, 1);
