@@ -320,7 +320,7 @@ fn spawn_more(cluster: &mut SimCluster, shift: &Shift) {
 fn liveness(cluster: &mut SimCluster) -> Result<(), String> {
     let limit = cluster.world.options.liveness;
     let clients = cluster.world.options.clients;
-    let operator = cluster.world.options.faults.spoils().then(|| Operator::begin(cluster));
+    let operator = Operator::begin(cluster);
     let answered = cluster.run_while(limit, |cluster| {
         (0..clients).any(|at| {
             let slot = cluster.world.nodes.get_mut(&NodeId::Client(at));
@@ -336,9 +336,7 @@ fn liveness(cluster: &mut SimCluster) -> Result<(), String> {
         let count = |key: &str| status["osdmap"][key].as_u64();
         count("num_up_osds") == Some(osds) && count("num_in_osds") == Some(osds) && all_clean(pgs)
     });
-    if let Some(operator) = operator {
-        operator.end(cluster);
-    }
+    operator.end(cluster);
     healthy
 }
 

@@ -32,18 +32,22 @@ impl Pg {
             .iter()
             .filter(|(osd, peer)| {
                 let has = match peer.missing.get(object) {
-                    None => self.members.is_acting(**osd) || peer.info.last_update >= need,
+                    None => {
+                        let covers = peer.info.last_backfill.covers(object);
+                        !covers || self.members.is_acting(**osd) || peer.info.last_update >= need
+                    }
                     Some(missing) => missing.holds(reverts_to) || mutant!(OldVersionPushed),
                 };
                 ctx.map.is_up(**osd)
                     && peer.info.exists
                     && has
-                    && peer.info.last_backfill.covers(object)
                     && tried.is_none_or(|tried| !tried.sources.contains(*osd))
             })
             .map(|(&osd, _)| osd)
             .collect();
-        sources.sort_by_key(|&osd| !self.members.is_acting(osd));
+        // Beyond its backfill mark a copy has leftovers, of which one may be just what is wanted.
+        let covers = |osd| self.peers.get(&osd).is_some_and(|peer| peer.info.last_backfill.covers(object));
+        sources.sort_by_key(|&osd| (!covers(osd), !self.members.is_acting(osd)));
         sources
     }
 
@@ -288,8 +292,8 @@ impl Pg {
             pg.reply_push(ctx, from, &object, version, sequence(pull.sequence, 0), ErrorCode::NotFound);
         };
         let held_as = decode_version(pull.held_as);
-        let lacks = self.missing.get(&object).is_some_and(|missing| !missing.holds(held_as))
-            || !self.info.last_backfill.covers(&object);
+        // What lies beyond the backfill mark tells by its version what it is: one version is one content for ever.
+        let lacks = self.missing.get(&object).is_some_and(|missing| !missing.holds(held_as));
         if lacks && !mutant!(OldVersionPushed) {
             return refuse(self, ctx);
         }
@@ -572,7 +576,9 @@ impl Pg {
         if code != ErrorCode::TryAgain {
             tried.sources.insert(from);
             tried.damaged |= code == ErrorCode::Io;
-            if let Some(peer) = self.peers.get_mut(&from) {
+            if let Some(peer) = self.peers.get_mut(&from)
+                && peer.info.last_backfill.covers(object)
+            {
                 peer.missing.add(object.clone(), Missing::of(need, EVersion::ZERO));
             }
         }

@@ -118,6 +118,40 @@ fn what_nobody_has_seen_is_not_read_before_it_is_everywhere() {
     c.assert_copies_agree();
 }
 
+/// It fell so far behind that it is filled anew, and has what all others miss.
+#[test]
+fn what_a_backfill_target_has_left_over_is_found_there() {
+    let mut c = Cluster::new(3, 3, 1);
+    let x = object("x");
+    c.write(&x, 0, bytes(1, 5000));
+    c.settle();
+    let primary = c.primary(PG);
+    c.dropped = Some("RepOp");
+    let request = append(&mut c, &x, bytes(2, 700));
+    c.run_until("the primary has it", |c| c.osds[&primary].store().objects[&x].data.len() == 5700);
+    let others: Vec<OsdId> = c.osds.keys().copied().filter(|&osd| osd != primary).collect();
+    others.iter().for_each(|&osd| c.kill(osd));
+    c.dropped = Some("Push");
+    others.iter().for_each(|&osd| c.start(osd));
+    c.run_until("all know of it", |c| {
+        others.iter().all(|osd| c.osds[osd].pg(PG).is_some_and(|pg| pg.missing.contains(&x)))
+    });
+    let activated = c.delivered["PgActivated"];
+    c.run_until("it is written down", |c| c.delivered["PgActivated"] > activated + 1);
+    c.kill(primary);
+    c.dropped = None;
+    c.run_until("it is unfound", |c| c.primary(PG) != primary && unfound(c) == 1);
+    for n in 0..400 {
+        c.write(&object(&format!("o{}", n % 7)), 0, bytes(n, 10));
+    }
+    c.start(primary);
+    assert_eq!(c.answer(request).0.code, ErrorCode::Ok as i32);
+    c.settle();
+    assert!(c.delivered.contains_key("BackfillScan"));
+    assert_eq!(c.read(&x), [bytes(1, 5000), bytes(2, 700)].concat());
+    c.assert_copies_agree();
+}
+
 /// What a write that is given up has cloned goes with it; what did not exist before does not exist again.
 #[test]
 fn clones_and_new_objects_of_given_up_writes_are_gone() {
