@@ -478,6 +478,7 @@ impl Fake {
             results: executed.results,
             version: Some(version),
             list: None,
+            osd_ns: None,
         };
         let mut waits = false;
         for action in executed.watch {

@@ -340,3 +340,49 @@ fn a_bad_disk_ends_the_osd_in_order() {
     assert!(!hand.world.mon.map.is_up(OsdId(0)));
     assert_eq!(hand.write(&object, "x"), ErrorCode::Ok);
 }
+
+/// Times of a measured write: what the reply says, and the record of its primary.
+fn measured_write(hand: &mut Hand, edit: impl FnOnce(&mut OsdOp)) -> (OsdOpReply, serde_json::Value) {
+    let object = Hand::object("data.a1.0");
+    let op = ObjectOpKind::WriteFull(Extent { offset: 0, length: 5 });
+    let (code, reply, _) = hand.run_with(&object, vec![op], Data::checksummed(0, b"hello"[..].into()), edit);
+    assert_eq!(code, ErrorCode::Ok);
+    let pg = hand.world.mon.map.object_pg(&object).unwrap();
+    let primary = hand.world.mon.map.pg(pg).unwrap().primary().unwrap();
+    let osd = hand.world.slots[primary.0 as usize].osd.as_ref().unwrap();
+    let told = osd.core.stages.stages_json(primary, hand.world.now, "{\"pool\":1}").unwrap();
+    (reply, serde_json::from_str(&told).unwrap())
+}
+
+#[test]
+fn replicas_tell_what_they_spent_on_measured_writes() {
+    let mut hand = Hand::new(3);
+    let (reply, told) = measured_write(&mut hand, |_| {});
+    assert_eq!((reply.osd_ns, &told["records"]), (None, &serde_json::json!([])), "nothing of what is not");
+    let (reply, told) = measured_write(&mut hand, |op| op.measured = 64);
+    let record = &told["records"][0];
+    let number = |value: &serde_json::Value| value.as_u64().expect("a number");
+    assert!(reply.osd_ns.expect("measured") > 0);
+    assert_eq!(number(&record["osd_ns"]), reply.osd_ns.expect("measured"));
+    let sum: u64 = record["stages"].as_object().unwrap().values().map(number).sum();
+    assert_eq!(sum, number(&record["osd_ns"]));
+    let members = record["members"].as_array().unwrap();
+    assert_eq!(members.len(), 3);
+    let primary = number(&told["osd"]);
+    for member in members {
+        let own = number(&member["queue_ns"]) + number(&member["write_ns"]) + number(&member["flush_ns"]);
+        assert!(own > 0, "{member} says what it spent");
+        let away = number(&member["total_ns"]) - own;
+        // There and back, 50 us to 1.5 ms each; the primary has no way to itself.
+        let range = if number(&member["osd"]) == primary { 0..=0 } else { 100_000..=3_000_000 };
+        assert!(range.contains(&away), "{member}: {away} ns on the way");
+    }
+    let times = nacre_wire::stages::ClientTimes {
+        request: hand.next_request().seq - 1,
+        total_ns: u64::MAX,
+        ..Default::default()
+    };
+    let (_, told) = measured_write(&mut hand, |op| op.times = Some(Box::new(times)));
+    assert_eq!(told["records"].as_array().unwrap().len(), 1);
+    assert_eq!(number(&told["records"][0]["total_ns"]), u64::MAX, "its client has told");
+}
