@@ -1,3 +1,5 @@
+//! What OSDs could answer, added up: who is blamed, who is not, and what is said of nothing.
+
 use super::*;
 
 fn member(osd: u32, total: u64, own: [u64; 3]) -> Value {

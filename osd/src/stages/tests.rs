@@ -1,3 +1,5 @@
+//! Parts add up, members and clients are believed as far as it fits, and what is kept is bounded.
+
 use super::log::RECORDS_MAX;
 use super::*;
 use crate::ops::ReadCache;
