@@ -18,6 +18,8 @@ pub struct ClientConfig {
     pub inflight_ops_max: usize,
     /// Bytes of payload on the wire at once.
     pub inflight_bytes_max: usize,
+    /// Of so many object operations one, on average, has measured where its time goes. 0 for none.
+    pub measure_one_in: u32,
 }
 
 impl ClientConfig {
@@ -37,6 +39,7 @@ impl ClientConfig {
             timeout: Some(Duration::from_secs(30)),
             inflight_ops_max: 1024,
             inflight_bytes_max: 128 << 20,
+            measure_one_in: 64,
         }
     }
 }

@@ -7,6 +7,7 @@
 mod call;
 mod linger;
 mod maps;
+mod measure;
 mod order;
 mod replies;
 mod route;
@@ -18,6 +19,7 @@ use crate::slot::Reply;
 use crate::{ClientConfig, ClientEffect, ClientEvent};
 use call::State;
 use maps::Following;
+use measure::Measure;
 use nacre_maps::{MonMap, OsdMap};
 use nacre_types::buggify;
 use nacre_types::{
@@ -91,11 +93,13 @@ pub struct Objecter {
     /// Calls that were forgotten between steps: others may have waited for their end.
     cancelled: Vec<Ask>,
     to_wake: Vec<Waker>,
+    measure: Measure,
 }
 
 impl Objecter {
     pub fn new(config: ClientConfig) -> Objecter {
         let rng = Rng::new(config.seed);
+        let measure = Measure::new(&config);
         Objecter {
             config,
             rng,
@@ -118,6 +122,7 @@ impl Objecter {
             next_sweep: Instant::ZERO,
             cancelled: Vec::new(),
             to_wake: Vec::new(),
+            measure,
         }
     }
 
@@ -234,6 +239,9 @@ impl Objecter {
             self.next_retry = earliest(self.next_retry, call.deadline);
         }
         if call.is_counted() {
+            if matches!(call.ask, Ask::Object { .. }) {
+                call.measured = self.measure.pick(now);
+            }
             self.queue.push_back(seq);
             self.admit(now, out);
         } else {
@@ -330,13 +338,15 @@ impl Objecter {
         self.calls.get_mut(&seq).expect("just seen").state = state;
     }
 
-    fn packet(&self, seq: u64, route: &route::Route) -> Packet {
+    fn packet(&mut self, seq: u64, route: &route::Route) -> Packet {
         let epoch = self.following.epoch();
         let open = route.pg.and_then(|pg| self.by_pg.get(&pg)?.first().copied());
         let answered_below = if mutant!(AnsweredTooFar) { seq } else { open.unwrap_or(seq).min(seq) };
-        let packet = match &self.calls[&seq].ask {
+        let call = &self.calls[&seq];
+        let packet = match &call.ask {
             Ask::Object { op, data, .. } => {
-                let op = nacre_wire::op::OsdOp { answered_below, ..(**op).clone() };
+                let (measured, times) = (call.measured, self.measure.take(route.osd));
+                let op = nacre_wire::op::OsdOp { answered_below, measured, times, ..(**op).clone() };
                 Packet::new(epoch, op).with(data.clone())
             }
             Ask::Pg { op, .. } => Packet::new(epoch, (**op).clone()),
@@ -361,6 +371,9 @@ impl Objecter {
         call.state = State::Sent(route);
         call.sent_at = now;
         call.attempts += 1;
+        if call.attempts == 1 {
+            call.first_sent_at = now;
+        }
         let seq = seq | u64::from(mutant!(ResentAsNew) && call.attempts > 1) << 40;
         let packet = packet.request(RequestId { client: self.config.client_id, seq });
         out.push(ClientEffect::Send { to, packet });
@@ -439,6 +452,7 @@ impl Objecter {
             by_pg.entry(pg).or_default().insert(seq);
         }
         self.by_pg = by_pg;
+        self.measure.retain(|osd| map.osd(osd).is_some());
         let seqs: Vec<u64> = self.calls.keys().copied().collect();
         for seq in seqs {
             let Some(call) = self.calls.get(&seq) else { continue };

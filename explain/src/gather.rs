@@ -23,9 +23,9 @@ const LEADER_WAIT: Duration = Duration::from_millis(1200);
 const TOTAL_WAIT: Duration = Duration::from_millis(4000);
 const ROUNDS_MAX: usize = 8;
 /// OSDs asked in one round.
-const ASKED_MAX: usize = 64;
+pub(crate) const ASKED_MAX: usize = 64;
 
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// Explains what is asked, from what monitors and OSDs answer to this client.
 pub async fn explain(cluster: &Cluster, question: &Question) -> Explanation {
@@ -182,7 +182,7 @@ async fn ask_osd(cluster: &Cluster, osd: OsdId, address: Option<String>, asked: 
 }
 
 /// All of them at once; answers in the order of the questions.
-async fn join<T>(futures: Vec<Boxed<'_, T>>) -> Vec<T> {
+pub(crate) async fn join<T>(futures: Vec<Boxed<'_, T>>) -> Vec<T> {
     struct Join<'a, T> {
         running: Vec<Option<Boxed<'a, T>>>,
         done: Vec<Option<T>>,

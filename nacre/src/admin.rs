@@ -14,6 +14,7 @@ pub mod osd;
 pub mod osd_local;
 pub mod pg;
 pub mod pool;
+pub mod slow;
 pub mod status;
 
 pub use context::Context;

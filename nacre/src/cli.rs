@@ -37,6 +37,10 @@ enum Command {
     /// Why something is stuck, down to its cause, and a safe next step.
     #[command(subcommand)]
     Explain(admin::explain::ExplainCommand),
+    /// Where the time of a pool's or image's operations goes, and which OSD stands out.
+    WhySlow(admin::slow::WhySlowArgs),
+    /// Which clients do how much, on which images, and how long they wait for it.
+    Top(admin::slow::TopArgs),
     /// Storage daemons.
     #[command(subcommand)]
     Osd(admin::osd::OsdCommand),
@@ -94,6 +98,8 @@ impl Cli {
             Command::Status => admin::status::status(&context).map(done),
             Command::Health(args) => admin::status::health(&context, &args).map(done),
             Command::Explain(command) => command.run(&context).map(done),
+            Command::WhySlow(args) => args.run(&context).map(done),
+            Command::Top(args) => args.run(&context).map(done),
             Command::Osd(command) => command.run(&context),
             Command::Pool(command) => command.run(&context).map(done),
             Command::Pg(command) => command.run(&context).map(done),

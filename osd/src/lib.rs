@@ -19,6 +19,7 @@ mod replication;
 mod scrub;
 pub mod snaps;
 mod space;
+mod stages;
 #[cfg(test)]
 mod testing;
 mod token;

@@ -13,6 +13,7 @@ pub use open::OpenError;
 use crate::heartbeat::Heartbeat;
 use crate::maps_keeper::MapsKeeper;
 use crate::pg::{OsdShared, Pg, PgContext, Requests};
+use crate::stages::StageLog;
 use crate::token::{Purpose, Tokens};
 use crate::{OsdConfig, OsdEffect, OsdEvent, Tunables};
 use boot::{Birth, Phase};
@@ -49,6 +50,7 @@ pub(crate) struct Core<S> {
     pub config_epoch: Epoch,
     pub shared: OsdShared,
     pub requests: Requests,
+    pub stages: StageLog,
     pub phase: Phase,
     pub birth: Birth,
     /// Came up in this step: PGs have to act on the map they have.
@@ -106,6 +108,7 @@ impl<S: ObjectStore> Core<S> {
             out,
             shared: &mut self.shared,
             requests: &mut self.requests,
+            stages: &mut self.stages,
         }
     }
 
@@ -147,12 +150,16 @@ impl<S: ObjectStore> Machine for Osd<S> {
             OsdEvent::Received { from, packet } => self.receive(now, from, packet, out),
             OsdEvent::SessionClosed(session) => self.session_closed(now, session, out),
             OsdEvent::PeerRefused { osd, address } => self.peer_refused(now, osd, &address, out),
-            OsdEvent::Disk(done) => self.core.store.disk_done(done),
+            OsdEvent::Disk(done) => {
+                self.core.store.disk_done(done);
+                self.core.stages.journal.look(now, &self.core.store.stats());
+            }
             OsdEvent::KvFlushed { token, result } => self.core.store.kv_flushed(token, result),
             OsdEvent::Gathered => {
                 while let Some(request) = self.core.store.poll_disk() {
                     out.push(OsdEffect::Disk(request));
                 }
+                self.core.stages.journal.look(now, &self.core.store.stats());
             }
             OsdEvent::Stop => self.begin_stop(now, out),
         }
@@ -180,6 +187,7 @@ impl<S: ObjectStore> Machine for Osd<S> {
         for pg in self.pgs.values() {
             pg.check();
         }
+        self.core.stages.check();
     }
 }
 

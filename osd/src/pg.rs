@@ -30,6 +30,7 @@ use crate::log::{Best, Info, MissingSet, PastIntervals, PgLog};
 use crate::peering::Pieces;
 use crate::replication::InFlight;
 use crate::replication::lease::Lease;
+use crate::stages::MeasuredWrites;
 use nacre_types::{EVersion, Epoch, Instant, OsdId, PgId};
 use nacre_wire::{Message, Packet};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -107,6 +108,7 @@ pub struct Pg {
     /// Member: the same.
     pub(crate) replica_durable: EVersion,
     pub(crate) commit_latency: Duration,
+    pub(crate) measured: MeasuredWrites,
     pub(crate) report_seq: u64,
     /// Snapshots whose clones are all gone.
     pub(crate) trimming: snap_trim::Trimming,

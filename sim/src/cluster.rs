@@ -15,6 +15,8 @@ use std::future::Future;
 use std::time::Duration;
 
 pub const FSID: &str = "5e1f0000-0000-4000-8000-000000000001";
+/// More than in a real cluster: what follows from it is to meet all faults.
+const MEASURE_ONE_IN: u32 = 3;
 
 pub struct SimCluster {
     pub world: World<SimNode>,
@@ -126,6 +128,7 @@ impl SimCluster {
         let mons = (0..options.mons).map(|at| (mon_name(at), format!("mon.{}", mon_name(at)))).collect();
         let id = ClientId(options.seed.wrapping_mul(1000) + self.clients);
         let config = ClientConfig::new(entity(NodeId::Client(at)), id, FSID, mons, self.world.rng.next_u64());
+        let config = ClientConfig { measure_one_in: MEASURE_ONE_IN, ..config };
         let node = SimNode::Client(Box::new(ClientNode::new(config)));
         self.world.start(NodeId::Client(at), node);
     }

@@ -68,19 +68,20 @@ impl<K: Kv> Store<K> {
         assert!(total <= bytes, "a record never outgrows its estimate");
         journal.head += total;
         let payload_at = segments[0].len() as u64;
-        let mut outstanding = usize::from(!mutant!(CommitBeforeFlush));
+        let mut writes = 0;
         let mut at = 0;
         for (offset, segments) in journal.ring.writes(position, segments) {
             let bytes: u64 = segments.iter().map(|s| s.len() as u64).sum();
             self.io.write(Purpose::Journal { at }, offset, segments);
-            outstanding += 1;
+            writes += 1;
             at += bytes;
         }
         if !mutant!(CommitBeforeFlush) {
             self.io.flush(Purpose::JournalFlush);
         }
         let (end, written) = (journal.head, Vec::new());
-        journal.in_flight = Some(InFlight { seq, end, outstanding, payload_at, written });
+        let outstanding = writes + usize::from(!mutant!(CommitBeforeFlush));
+        journal.in_flight = Some(InFlight { seq, end, outstanding, writes, payload_at, written });
         self.stats.journal_writes += 1;
         self.stats.journal_bytes += total;
         self.stats.flushes += 1;
@@ -93,6 +94,11 @@ impl<K: Kv> Store<K> {
             && !bytes.is_empty()
         {
             in_flight.written.push((at, bytes));
+        }
+        if let Some(in_flight) = &mut self.journal.in_flight {
+            in_flight.writes -= 1;
+            let seq = in_flight.seq;
+            self.count_written(seq);
         }
         self.journal_done();
     }
@@ -110,7 +116,17 @@ impl<K: Kv> Store<K> {
         if let Some(layer) = self.overlay.layer_mut(seq) {
             layer.direct_outstanding -= 1;
         }
+        self.count_written(seq);
         self.try_commit();
+    }
+
+    /// A write for record `seq` has ended: if it was the last of the record in flight, only its flush is left to wait for.
+    fn count_written(&mut self, seq: u64) {
+        let flying = self.journal.in_flight.as_ref();
+        let written = flying.is_some_and(|record| record.seq == seq && record.writes == 0);
+        if written && self.overlay.layers[0].direct_outstanding == 0 {
+            self.stats.journal_written += 1;
+        }
     }
 
     fn try_commit(&mut self) {

@@ -58,6 +58,8 @@ pub struct StoreStats {
     pub transactions: u64,
     pub journal_writes: u64,
     pub journal_bytes: u64,
+    /// Journal records whose writes, and those of their data elsewhere, have ended; their flush perhaps not.
+    pub journal_written: u64,
     pub flushes: u64,
     pub deferred_writes: u64,
     pub deferred_bytes: u64,

@@ -97,6 +97,8 @@ pub(crate) struct InFlight {
     pub seq: u64,
     pub end: u64,
     pub outstanding: usize,
+    /// Of those, parts of the record that are being written.
+    pub writes: usize,
     /// Where the record's payload begins in it.
     pub payload_at: u64,
     /// Its bytes as the disk gathered them, with their place in the record.

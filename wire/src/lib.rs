@@ -11,6 +11,7 @@ mod object_name;
 pub mod op;
 pub mod packet;
 pub mod peer;
+pub mod stages;
 pub mod transaction;
 
 pub use error::{ErrorCode, OpError};

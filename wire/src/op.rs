@@ -4,6 +4,7 @@
 //! one sees what an earlier one did. Write data travels in the packet's payload, each operation's bytes after those of
 //! the operation before it; read data comes back the same way.
 
+use crate::stages::ClientTimes;
 use crate::transaction::Pair;
 use crate::{ErrorCode, ObjectName};
 use bytes::Bytes;
@@ -47,6 +48,11 @@ pub struct OsdOp {
     /// This client's last write epoch fence: the OSD refuses it while the client is blocklisted.
     #[prost(string, tag = "9")]
     pub reserved_lock: String,
+    /// Where its time goes is measured; it stands for that many operations of this client. Zero for most.
+    #[prost(uint32, tag = "10")]
+    pub measured: u32,
+    #[prost(message, optional, boxed, tag = "11")]
+    pub times: Option<Box<ClientTimes>>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -471,6 +477,9 @@ pub struct OsdOpReply {
     pub version: Option<Version>,
     #[prost(message, optional, tag = "5")]
     pub list: Option<ObjectList>,
+    /// Of a measured request: from its arrival to this answer.
+    #[prost(uint64, optional, tag = "6")]
+    pub osd_ns: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

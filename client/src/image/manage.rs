@@ -9,6 +9,7 @@ use super::header::{Fields, Header};
 use super::layout::{Layout, ORDER_DEFAULT, data_name, data_prefix, header_name};
 use super::{IMAGE_BYTES_MAX, Image, ImageInfo, check_name, directory, owner};
 use crate::{ErrorCode, ListCursor, OpError, OpenOptions, Pool, Result, concurrent};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// With more possible objects than this, removal looks for those that exist instead of trying them all.
@@ -64,6 +65,11 @@ impl Pool {
     /// Names of all images, sorted.
     pub async fn images(&self) -> Result<Vec<String>> {
         Ok(directory::list(self).await?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// Names of all images, by id.
+    pub async fn image_names(&self) -> Result<BTreeMap<String, String>> {
+        Ok(directory::list(self).await?.into_iter().map(|(name, id)| (id, name)).collect())
     }
 
     /// What an image is, without opening it.

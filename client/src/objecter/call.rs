@@ -91,11 +91,14 @@ pub(crate) struct Call {
     pub(crate) started: Instant,
     pub(crate) deadline: Option<Instant>,
     pub(crate) sent_at: Instant,
+    pub(crate) first_sent_at: Instant,
     pub(crate) attempts: u32,
     /// Answers whose checksums did not hold.
     pub(crate) damaged: u32,
     /// What the last refusal said.
     pub(crate) refusal: String,
+    /// For how many operations it stands where their time is measured; 0 for most.
+    pub(crate) measured: u32,
 }
 
 impl Call {
@@ -115,9 +118,11 @@ impl Call {
             started: Instant::ZERO,
             deadline: None,
             sent_at: Instant::ZERO,
+            first_sent_at: Instant::ZERO,
             attempts: 0,
             damaged: 0,
             refusal: String::new(),
+            measured: 0,
         }
     }
 

@@ -7,6 +7,7 @@ use crate::slot::Reply;
 use nacre_types::{EntityName, Instant, Outbox, mutant};
 use nacre_wire::messages::{LogLevel, Refused, Subscribe};
 use nacre_wire::op::{ObjectOpKind, OsdOpReply};
+use nacre_wire::stages::ClientTimes;
 use nacre_wire::{Data, ErrorCode, Message, OpError, Packet, Peer};
 
 /// A read whose data does not match its checksums is asked for again, so often.
@@ -111,6 +112,16 @@ impl Objecter {
                 self.finish(now, seq, Err(OpError::new(ErrorCode::Io, text)), out);
             }
             return;
+        }
+        if let (State::Sent(Some(route)), Some(_)) = (&call.state, reply.osd_ns) {
+            let ns = |from: Instant, to: Instant| to.since(from).as_nanos() as u64;
+            let times = ClientTimes {
+                request: seq,
+                total_ns: ns(call.started, now),
+                queue_ns: ns(call.started, call.first_sent_at),
+                retries_ns: ns(call.first_sent_at, call.sent_at),
+            };
+            self.measure.note(route.osd, times);
         }
         // A failed request's answers so far are of use to nobody but multi-operation callers, who get them too.
         let result = match (&call.owner, code) {

@@ -13,6 +13,7 @@ use nacre_types::{
 };
 use nacre_wire::messages::{Command, CommandReply, Maps, PgAdminReply, Refused};
 use nacre_wire::op::{ObjectList, OsdOp, OsdOpReply};
+use nacre_wire::stages::ClientTimes;
 use nacre_wire::{Address, Data, ErrorCode, Message, ObjectName, Packet, Peer, SessionId};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +53,8 @@ pub(crate) struct Fake {
     pub(crate) taken: Vec<(OsdId, RequestId, ObjectId)>,
     /// Below which number each client said it has its answers from a PG: what comes of that means nothing any more.
     pub(crate) answered_below: BTreeMap<(ClientId, PgId), u64>,
+    /// What clients said they saw of measured requests.
+    pub(crate) times: Vec<(OsdId, ClientTimes)>,
     /// As an OSD's log: keeps answers for resends, but not their data.
     pub(crate) forgets_data: bool,
     /// So many of the next answers are lost.
@@ -133,6 +136,7 @@ impl Fake {
             mon_refuses: false,
             taken: Vec::new(),
             answered_below: BTreeMap::new(),
+            times: Vec::new(),
             forgets_data: false,
             lose_replies: 0,
             mutations: 0,
@@ -446,6 +450,7 @@ impl Fake {
     fn operate(&mut self, client: usize, osd: OsdId, pg: PgId, request: RequestId, op: &OsdOp, data: &Data) {
         let object = op.object.as_ref().unwrap().decode().unwrap();
         self.taken.push((osd, request, object.clone()));
+        self.times.extend(op.times.iter().map(|times| (osd, **times)));
         let below = self.answered_below.entry((request.client, pg)).or_default();
         *below = (*below).max(op.answered_below);
         if request.seq < *below {
@@ -478,6 +483,7 @@ impl Fake {
             results: executed.results,
             version: Some(version),
             list: None,
+            osd_ns: (op.measured > 0).then_some(1000),
         };
         let mut waits = false;
         for action in executed.watch {

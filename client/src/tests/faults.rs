@@ -83,6 +83,38 @@ fn each_pg_hears_what_it_has_answered_and_no_more() {
 }
 
 #[test]
+fn what_a_measured_request_took_is_told_with_the_next_to_its_osd() {
+    let mut fake = Fake::new(3);
+    let cluster = fake.cluster();
+    let pool = fake.run(cluster.pool("rbd")).unwrap();
+    fake.lose_replies = 1;
+    let began = fake.now;
+    fake.run(pool.object("o0").write(0, "once")).unwrap();
+    let took = fake.now.since(began).as_nanos() as u64;
+    let (osd, first, _) = fake.taken[0].clone();
+    assert_eq!(fake.times, [], "nothing of the request itself");
+    // One to another OSD is not the place to tell it, and what is not measured tells nothing afterwards.
+    let names: Vec<String> = (1..60).map(|n| format!("o{n}")).collect();
+    for name in &names {
+        fake.run(pool.object(name.as_str()).write(0, "x")).unwrap();
+    }
+    let told: Vec<_> = fake.times.iter().filter(|(of, _)| *of == osd).collect();
+    let after = fake.taken.iter().find(|(of, request, _)| *of == osd && request.seq > first.seq);
+    assert!(after.is_some() && told[0].1.request == first.seq, "{told:?}");
+    let times = told[0].1;
+    assert!(times.total_ns.abs_diff(took) < 1_000_000_000 && times.total_ns > 5_000_000_000, "{times:?}");
+    assert!(times.queue_ns < 1_000_000_000 && times.retries_ns >= 5_000_000_000, "{times:?}");
+    assert!(times.queue_ns + times.retries_ns <= times.total_ns, "{times:?}");
+    let told: Vec<u64> = fake.times.iter().map(|(_, times)| times.request).collect();
+    let mut once = told.clone();
+    once.dedup();
+    assert_eq!(told, once, "each is told once");
+    for (of, times) in &fake.times {
+        assert!(fake.taken.iter().any(|(osd, request, _)| osd == of && request.seq == times.request));
+    }
+}
+
+#[test]
 fn an_answer_that_is_not_kept_is_no_empty_answer() {
     let mut fake = Fake::new(1);
     let cluster = fake.cluster();

@@ -6,6 +6,7 @@ use nacre_types::{ClientId, Epoch, ObjectId, PgId, PoolId, RequestId, checksum};
 use nacre_wire::frame::{Frame, FrameDecoder, FrameError, HEADER_BYTES};
 use nacre_wire::messages::*;
 use nacre_wire::op::*;
+use nacre_wire::stages::{ClientTimes, ReplicaTimes};
 use nacre_wire::transaction::{self, Op};
 use nacre_wire::{Data, Message, ObjectName, Packet, Transaction};
 use prost::Message as _;
@@ -186,6 +187,7 @@ pub fn packets() -> Vec<Packet> {
         ..LogEntry::default()
     };
     let extent = Extent { offset: 0, length: 5 };
+    let times = vec![ReplicaTimes { version, queue_ns: 1, write_ns: 2, flush_ns: 3 }];
     let ops = [
         ObjectOpKind::Write(extent),
         ObjectOpKind::SetXattr(transaction::Pair {
@@ -203,10 +205,16 @@ pub fn packets() -> Vec<Packet> {
         OsdOp {
             object: name.clone(),
             ops: ops.into_iter().map(ObjectOp::from).collect(),
+            measured: 64,
+            times: Some(Box::new(ClientTimes { request: 8, total_ns: 900, queue_ns: 10, retries_ns: 20 })),
             ..OsdOp::default()
         }
         .into(),
-        RepOp { transaction: sample_transaction().encode_body().into(), ..RepOp::default() }.into(),
+        OsdOpReply { version, osd_ns: Some(0), ..OsdOpReply::default() }.into(),
+        RepOp { transaction: sample_transaction().encode_body().into(), measured: true, ..RepOp::default() }
+            .into(),
+        RepOpReply { acks: vec![RepAck { pg: 1 << 32, interval: 3, version, times }], used_permille: 7 }
+            .into(),
         PgLog { entries: vec![entry], ..PgLog::default() }.into(),
         PgNotify {
             info: Some(PgInfo { pg: 1 << 32, exists: true, ..PgInfo::default() }),

@@ -28,7 +28,10 @@ impl<S: ObjectStore> Osd<S> {
 
     /// Looking needs `r` on everything, acting all of `rwx`.
     fn check_admin(&self, entity: &EntityName, admin: &PgAdmin) -> Result<(), (ErrorCode, String)> {
-        let looks = matches!(command(admin), "query" | "status" | "dump_ops" | "explain" | "list_unfound");
+        let looks = matches!(
+            command(admin),
+            "query" | "status" | "dump_ops" | "explain" | "list_unfound" | "stages" | "top"
+        );
         if self.core.auth.is_none() && command(admin) == "explain" {
             // Nobody's rights are known here yet: that alone is what there is to tell, and it tells no secret.
             return Ok(());
@@ -53,6 +56,11 @@ impl<S: ObjectStore> Osd<S> {
             "status" => return Ok(self.status_json(now, out)),
             "explain" => return Ok(self.explain_json(now, &admin.json, out)),
             "dump_ops" => return Ok(self.dump_ops_json(now)),
+            "stages" => {
+                let told = self.core.stages.stages_json(self.core.config.id, now, &admin.json);
+                return told.map_err(|reason| (ErrorCode::InvalidArgument, reason));
+            }
+            "top" => return Ok(self.core.stages.top_json(self.core.config.id, now)),
             _ => {}
         }
         let id = match pg {

@@ -5,6 +5,7 @@ use super::boot::Phase;
 use crate::OsdEffect;
 use crate::ops::{ReadCache, is_mutation};
 use crate::pg::{ClientOp, Stage};
+use crate::stages::Stopwatch;
 use nacre_maps::{Access, Caps};
 use nacre_store::ObjectStore;
 use nacre_types::{EntityName, Instant, Needs, ObjectId, Outbox, PgId};
@@ -42,6 +43,9 @@ impl<S: ObjectStore> Osd<S> {
             return self.hold(from, packet);
         }
         let (session, request, named) = (from.session, packet.request, packet.pg);
+        if let Message::OsdOp(OsdOp { times: Some(times), .. }) = &packet.message {
+            self.core.stages.told(request.client, times);
+        }
         match self.check_op(now, from, packet) {
             Ok((id, op)) => self.with_pg(now, out, id, |pg, ctx| pg.admit(ctx, op)),
             Err((code, message)) => {
@@ -119,6 +123,7 @@ impl<S: ObjectStore> Osd<S> {
             return Err((ErrorCode::TryAgain, text));
         }
         let write = is_mutation(&message.ops);
+        let stopwatch = Stopwatch::start(message.measured, now);
         let op = ClientOp {
             from,
             request: packet.request,
@@ -134,6 +139,7 @@ impl<S: ObjectStore> Osd<S> {
             arrived: Vec::new(),
             wait: Needs::Turn,
             watch: Vec::new(),
+            stopwatch,
         };
         Ok((id, op))
     }

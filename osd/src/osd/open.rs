@@ -83,6 +83,7 @@ impl<S: ObjectStore> Osd<S> {
             config_epoch: Epoch::ZERO,
             shared,
             requests: Default::default(),
+            stages: Default::default(),
             phase: Phase::Starting,
             birth,
             just_up: false,

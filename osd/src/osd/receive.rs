@@ -177,7 +177,7 @@ impl<S: ObjectStore> Osd<S> {
                     && (pg.interval() == Epoch(ack.interval) || mutant!(IntervalUnchecked))
             });
             if current {
-                self.with_pg(now, out, id, |pg, ctx| pg.on_ack(ctx, osd, version));
+                self.with_pg(now, out, id, |pg, ctx| pg.on_ack(ctx, osd, version, &ack.times));
             }
         }
     }

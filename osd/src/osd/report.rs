@@ -105,12 +105,17 @@ impl<S: ObjectStore> Osd<S> {
             return;
         }
         let mut acks = std::mem::take(&mut self.core.requests.acks).into_iter().peekable();
+        let times = std::mem::take(&mut self.core.requests.times);
         let used_permille = used_permille(self.core.store.usage());
         while let Some(((primary, pg), promise)) = acks.next() {
-            let ack = |pg: PgId, (interval, version): (Epoch, EVersion)| RepAck {
-                pg: pg.as_u64(),
-                interval: interval.0,
-                version: encode_version(version),
+            let ack = |pg: PgId, (interval, version): (Epoch, EVersion)| {
+                let of_pg = times.iter().filter(|(to, of, _)| (*to, *of) == (primary, pg));
+                RepAck {
+                    pg: pg.as_u64(),
+                    interval: interval.0,
+                    version: encode_version(version),
+                    times: of_pg.map(|(.., times)| *times).collect(),
+                }
             };
             let mut reply = RepOpReply { acks: vec![ack(pg, promise)], used_permille };
             while let Some(((_, pg), promise)) = acks.next_if(|((to, _), _)| *to == primary) {

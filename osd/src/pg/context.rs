@@ -1,12 +1,14 @@
 //! What a PG sees of the world during one step, and how it acts on it: time, the map, the store, the outbox.
 
 use crate::pg::hooks::OsdShared;
+use crate::stages::StageLog;
 use crate::token::{PgPurpose, Purpose, Tokens};
 use crate::{OsdConfig, OsdEffect};
 use nacre_maps::OsdMap;
 use nacre_store::ObjectStore;
 use nacre_types::{EVersion, Epoch, Instant, OsdId, Outbox, PgId, Rng};
 use nacre_wire::messages::LogLevel;
+use nacre_wire::stages::ReplicaTimes;
 use nacre_wire::{Address, Message, Packet, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,6 +28,7 @@ pub struct PgContext<'a> {
     /// OSD-wide state of recovery, backfill and scrub: reservations, throttles.
     pub shared: &'a mut OsdShared,
     pub requests: &'a mut Requests,
+    pub(crate) stages: &'a mut StageLog,
 }
 
 /// What PGs ask of their OSD, gathered during a step.
@@ -46,6 +49,8 @@ pub struct Requests {
     pub removed: BTreeSet<PgId>,
     /// What this step has made durable of PGs that others lead: they are told when it ends.
     pub acks: BTreeMap<(OsdId, PgId), (Epoch, EVersion)>,
+    /// And what it spent on those of them that are measured.
+    pub times: Vec<(OsdId, PgId, ReplicaTimes)>,
     /// The store failed to answer: the OSD must stop.
     pub fatal: Option<String>,
 }

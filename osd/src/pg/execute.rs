@@ -2,10 +2,11 @@
 
 use super::pipeline::{ClientOp, Stage};
 use super::{Pg, PgContext};
-use crate::log::FoundRequest;
+use crate::log::{FoundRequest, decode_version};
 use crate::ops::{self, Executed, Execution, ReadCache, Request, SnapContext, WatchAction};
 use crate::replication::InFlight;
 use crate::space::used_permille;
+use crate::stages::Part;
 use crate::token::PgPurpose;
 use nacre_maps::Flag;
 use nacre_store::StoreError;
@@ -95,6 +96,9 @@ impl Pg {
         op.stage = Stage::Reading { outstanding: wanted.len(), failed: None };
         op.arrived = vec![None; wanted.len()];
         op.wanted = wanted.clone();
+        if let Some(stopwatch) = &mut op.stopwatch {
+            stopwatch.turn(ctx.now, Part::Read);
+        }
         let (head, write) = (op.object.head(), op.write);
         let queue = self.queue_of(&head);
         if write {
@@ -179,8 +183,13 @@ impl Pg {
 
     fn executed(&mut self, ctx: &mut PgContext<'_>, id: u64, executed: Executed) {
         let Executed { code, message, results, data, version, mutation, watch } = executed;
-        let reply =
-            OsdOpReply { code: code as i32, message, results, version: Some(wire(version)), list: None };
+        let reply = OsdOpReply {
+            code: code as i32,
+            message,
+            results,
+            version: Some(wire(version)),
+            ..OsdOpReply::default()
+        };
         let Some(op) = self.pipeline.ops.get_mut(&id) else { return };
         if !op.write {
             let counters = &mut self.pipeline.counters;
@@ -214,6 +223,10 @@ impl Pg {
             last.answer = reply.encode_to_vec().into();
         }
         if let Some(op) = self.pipeline.ops.get_mut(&id) {
+            if let (Some(stopwatch), Some(last)) = (&mut op.stopwatch, entries.last()) {
+                stopwatch.turn(ctx.now, Part::Commit);
+                self.measured.lead(decode_version(last.version), ctx.now);
+            }
             op.stage = Stage::InFlight { reply: Box::new(reply), data };
         }
         self.replicate(ctx, head, transaction, entries, Some(id));
@@ -222,9 +235,13 @@ impl Pg {
     /// All members have committed a write.
     pub(crate) fn finish_write(&mut self, ctx: &mut PgContext<'_>, write: InFlight) {
         self.queue_of(&write.object).writers -= 1;
+        let measured = self.measured.take(write.version);
         if let Some(mut op) = write.op.and_then(|id| self.forget(id))
             && let Stage::InFlight { reply, data } = std::mem::replace(&mut op.stage, Stage::Queued)
         {
+            if let (Some(stopwatch), Some(measured)) = (&mut op.stopwatch, measured) {
+                stopwatch.committed(self.me, ctx.now, measured);
+            }
             for action in &op.watch {
                 if *action == WatchAction::ObjectRemoved {
                     self.watch.object_removed(&write.object);
@@ -275,6 +292,8 @@ impl Pg {
             self.fail(ctx, id, error.code, &error.message);
         } else if let Some(op) = notifying {
             if let Some(client) = self.pipeline.ops.get_mut(&id) {
+                // How long watchers take says nothing of the cluster.
+                client.stopwatch = None;
                 client.stage = Stage::Notifying { reply: Box::new(reply), op };
             }
         } else if let Some(op) = self.forget(id) {
@@ -298,6 +317,9 @@ impl Pg {
         if found.version > self.committed_to {
             if let Some(op) = self.pipeline.ops.get_mut(&id) {
                 op.stage = Stage::Duplicate(found.version);
+                if let Some(stopwatch) = &mut op.stopwatch {
+                    stopwatch.turn(ctx.now, Part::Commit);
+                }
             }
             return;
         }
@@ -337,7 +359,13 @@ impl Pg {
         self.answer(ctx, op, reply, Data::default());
     }
 
-    pub(crate) fn answer(&self, ctx: &mut PgContext<'_>, op: &ClientOp, reply: OsdOpReply, data: Data) {
+    pub(crate) fn answer(&self, ctx: &mut PgContext<'_>, op: &ClientOp, mut reply: OsdOpReply, data: Data) {
+        if let Some(stopwatch) = &op.stopwatch
+            && reply.code != ErrorCode::TryAgain as i32
+        {
+            let bytes_read = data.bytes.len() as u64;
+            reply.osd_ns = Some(ctx.stages.answered(ctx.now, op, stopwatch, bytes_read));
+        }
         let packet = ctx.packet(reply).on(self.id).request(op.request).with(data);
         ctx.reply(op.from.session, packet);
     }

@@ -75,6 +75,7 @@ impl Pg {
             own_durable: EVersion::ZERO,
             replica_durable: EVersion::ZERO,
             commit_latency: Duration::ZERO,
+            measured: Default::default(),
             report_seq: 0,
             trimming: Default::default(),
             recovery: Default::default(),

@@ -12,6 +12,7 @@
 
 use super::{Pg, PgContext, Readiness};
 use crate::ops::{self, ReadCache, ReadWanted};
+use crate::stages::{Part, Stopwatch};
 use nacre_maps::Flag;
 use nacre_types::{ClientId, EVersion, Epoch, Instant, Needs, ObjectId, OsdId, RequestId, mutant};
 use nacre_wire::op::{OsdOp, OsdOpReply};
@@ -64,6 +65,8 @@ pub(crate) struct ClientOp {
     /// What it waits for while it is queued.
     pub wait: Needs,
     pub watch: Vec<crate::ops::WatchAction>,
+    /// If its time is measured.
+    pub stopwatch: Option<Box<Stopwatch>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -225,6 +228,9 @@ impl Pg {
             };
             if let Some(wait) = wait {
                 if let Some(op) = self.pipeline.ops.get_mut(&id) {
+                    if let Some(stopwatch) = &mut op.stopwatch {
+                        stopwatch.waits(ctx.now, &wait);
+                    }
                     op.wait = wait;
                 }
                 break;
@@ -258,6 +264,7 @@ impl Pg {
     /// came. What had been logged is found there as a duplicate.
     pub(crate) fn reset_pipeline(&mut self, ctx: &mut PgContext<'_>) {
         self.in_flight.clear();
+        self.measured.clear();
         self.pipeline.objects.clear();
         self.pipeline.counters = Counters::default();
         self.watch = crate::watch::Registry::new(ctx.epoch().0 << 24);
@@ -266,6 +273,9 @@ impl Pg {
             op.reads = ReadCache::new();
             (op.wanted, op.arrived, op.watch) = Default::default();
             op.wait = Needs::Turn;
+            if let Some(stopwatch) = &mut op.stopwatch {
+                stopwatch.turn(ctx.now, Part::Pg);
+            }
             self.pipeline.objects.entry(op.object.head()).or_default().waiting.push_back(id);
         }
     }

@@ -53,6 +53,9 @@ impl Pg {
         let object = entries[0].object.head();
         self.apply(ctx, transaction, entries, message.entries, trim_to, PgPurpose::Replica(last));
         self.recovery_on_write(ctx, &object, &[]);
+        if message.measured {
+            self.measured.follow(last, ctx.now);
+        }
         if mutant!(ReplicaAckBeforeCommit) {
             self.on_replica_commit(ctx, last);
         }
@@ -61,6 +64,10 @@ impl Pg {
     pub(crate) fn on_replica_commit(&mut self, ctx: &mut PgContext<'_>, version: EVersion) {
         self.replica_durable = self.replica_durable.max(version);
         self.acknowledge(ctx);
+        let Some(primary) = self.members.primary() else { return };
+        while let Some(times) = self.measured.durable(version, ctx.now, &ctx.stages.journal) {
+            ctx.requests.times.push((primary, self.id, times));
+        }
     }
 
     fn acknowledge(&self, ctx: &mut PgContext<'_>) {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use nacre_store::StoreError;
 use nacre_types::{EVersion, Instant, ObjectId, OsdId, mutant};
 use nacre_wire::messages::{LogEntry, LogKind, LogLevel, RepOp};
+use nacre_wire::stages::ReplicaTimes;
 use nacre_wire::{Data, Transaction};
 use prost::Message as _;
 use std::collections::BTreeSet;
@@ -103,6 +104,7 @@ impl Pg {
             entries: write.entries.clone(),
             committed_to: encode_version(self.committed_to),
             trim_to: trim_to.and_then(encode_version),
+            measured: self.measured.leads(write.version),
         };
         let data = if bare { Data::default() } else { write.payload.clone() };
         let packet = ctx.packet(message).on(self.id).with(data);
@@ -160,10 +162,18 @@ impl Pg {
     /// Primary: everything up to `version` is durable here.
     pub(crate) fn on_own_commit(&mut self, ctx: &mut PgContext<'_>, version: EVersion) {
         self.own_durable = self.own_durable.max(version);
+        self.measured.own_commit(self.me, version, ctx.now, &ctx.stages.journal);
         self.count_commits(ctx);
     }
 
-    pub(crate) fn on_ack(&mut self, ctx: &mut PgContext<'_>, from: OsdId, version: EVersion) {
+    /// A replica promises everything up to `version`; of measured writes it says where their time went.
+    pub(crate) fn on_ack(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        from: OsdId,
+        version: EVersion,
+        times: &[ReplicaTimes],
+    ) {
         if !self.is_active() {
             return;
         }
@@ -174,6 +184,7 @@ impl Pg {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.durable = peer.durable.max(version);
         peer.info.last_update = peer.info.last_update.max(version);
+        self.measured.acknowledged(from, version, ctx.now, times);
         self.count_commits(ctx);
         self.settle(ctx);
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use nacre_crush::CrushMap;
-use nacre_maps::{AuthEntry, AuthMap, Incremental, OsdInfo, OsdMap, Pool, WEIGHT_IN, WEIGHT_OUT};
+use nacre_maps::{AuthEntry, AuthMap, Flag, Incremental, OsdInfo, OsdMap, Pool, WEIGHT_IN, WEIGHT_OUT};
 use nacre_types::{EntityName, Epoch, OsdId, PgId, PoolId};
 use nacre_wire::Message;
 use nacre_wire::messages::Maps;
@@ -81,6 +81,11 @@ impl FakeMon {
 
     pub fn edit_pool(&mut self, id: u32, edit: impl FnOnce(&mut Pool)) {
         edit(self.step.pool_mut(&self.map, PoolId(id)).expect("a pool"));
+    }
+
+    pub fn set_flag(&mut self, flag: Flag, on: bool) {
+        let flags = self.map.flags();
+        self.step.flags = Some(if on { flags.with(flag) } else { flags.without(flag) });
     }
 
     pub fn blocklist(&mut self, client: nacre_types::ClientId) {

@@ -323,6 +323,12 @@ fn administrators_can_look() {
     assert_eq!(value["phase"], "Up");
     let reply = ask(&mut hand, "dump ops", "{}");
     assert!(serde_json::from_str::<serde_json::Value>(&reply.json).is_ok());
+    for (command, list) in [("stages", "records"), ("top", "rows")] {
+        let reply = ask(&mut hand, command, "{}");
+        let value: serde_json::Value = serde_json::from_str(&reply.json).expect("JSON");
+        assert!(value[list].is_array(), "{command}: {value}");
+    }
+    assert_eq!(ask(&mut hand, "stages", "{\"pool\":\"p\"}").code, ErrorCode::InvalidArgument as i32);
     let reply = ask(&mut hand, "pg query", "{\"pgid\": \"9.9\"}");
     assert_eq!(reply.code, ErrorCode::NotFound as i32);
 }
@@ -339,4 +345,77 @@ fn a_bad_disk_ends_the_osd_in_order() {
     assert!(hand.world.slots[0].stopped.as_deref().is_some_and(|why| why.contains("store")));
     assert!(!hand.world.mon.map.is_up(OsdId(0)));
     assert_eq!(hand.write(&object, "x"), ErrorCode::Ok);
+}
+
+/// Times of a measured write: what the reply says, and the record of its primary.
+fn measured_write(hand: &mut Hand, edit: impl FnOnce(&mut OsdOp)) -> (OsdOpReply, serde_json::Value) {
+    let object = Hand::object("data.a1.0");
+    let op = ObjectOpKind::WriteFull(Extent { offset: 0, length: 5 });
+    let (code, reply, _) = hand.run_with(&object, vec![op], Data::checksummed(0, b"hello"[..].into()), edit);
+    assert_eq!(code, ErrorCode::Ok);
+    let pg = hand.world.mon.map.object_pg(&object).unwrap();
+    let primary = hand.world.mon.map.pg(pg).unwrap().primary().unwrap();
+    let osd = hand.world.slots[primary.0 as usize].osd.as_ref().unwrap();
+    let told = osd.core.stages.stages_json(primary, hand.world.now, "{\"pool\":1}").unwrap();
+    (reply, serde_json::from_str(&told).unwrap())
+}
+
+#[test]
+fn replicas_tell_what_they_spent_on_measured_writes() {
+    let mut hand = Hand::new(3);
+    let (reply, told) = measured_write(&mut hand, |_| {});
+    assert_eq!((reply.osd_ns, &told["records"]), (None, &serde_json::json!([])), "nothing of what is not");
+    let (reply, told) = measured_write(&mut hand, |op| op.measured = 64);
+    let record = &told["records"][0];
+    let number = |value: &serde_json::Value| value.as_u64().expect("a number");
+    assert!(reply.osd_ns.expect("measured") > 0);
+    assert_eq!(number(&record["osd_ns"]), reply.osd_ns.expect("measured"));
+    let sum: u64 = record["stages"].as_object().unwrap().values().map(number).sum();
+    assert_eq!(sum, number(&record["osd_ns"]));
+    let members = record["members"].as_array().unwrap();
+    assert_eq!(members.len(), 3);
+    let primary = number(&told["osd"]);
+    for member in members {
+        let own = number(&member["queue_ns"]) + number(&member["write_ns"]) + number(&member["flush_ns"]);
+        assert!(own > 0, "{member} says what it spent");
+        let away = number(&member["total_ns"]) - own;
+        // There and back, 50 us to 1.5 ms each; the primary has no way to itself.
+        let range = if number(&member["osd"]) == primary { 0..=0 } else { 100_000..=3_000_000 };
+        assert!(range.contains(&away), "{member}: {away} ns on the way");
+    }
+    let times = nacre_wire::stages::ClientTimes {
+        request: hand.next_request().seq - 1,
+        total_ns: u64::MAX,
+        ..Default::default()
+    };
+    let (_, told) = measured_write(&mut hand, |op| op.times = Some(Box::new(times)));
+    assert_eq!(told["records"].as_array().unwrap().len(), 1);
+    assert_eq!(number(&told["records"][0]["total_ns"]), u64::MAX, "its client has told");
+}
+
+#[test]
+fn what_a_measured_operation_waited_for_the_pg_is_told_apart() {
+    let mut hand = Hand::new(3);
+    hand.publish(|mon| mon.set_flag(nacre_maps::Flag::Pause, true));
+    let object = Hand::object("data.a1.0");
+    let pg = hand.world.mon.map.object_pg(&object).unwrap();
+    let send = |hand: &mut Hand| {
+        let op = ObjectOpKind::WriteFull(Extent { offset: 0, length: 5 });
+        let object = Some(ObjectName::from(&object));
+        let message = OsdOp { object, ops: vec![op.into()], measured: 1, ..OsdOp::default() };
+        let request = hand.next_request();
+        hand.send(pg, message, Data::checksummed(0, b"hello"[..].into()), request);
+        request
+    };
+    let requests = [send(&mut hand), send(&mut hand)];
+    hand.world.run(3000);
+    hand.publish(|mon| mon.set_flag(nacre_maps::Flag::Pause, false));
+    hand.reply(requests[1], 10_000);
+    let primary = hand.world.mon.map.pg(pg).unwrap().primary().unwrap();
+    let osd = hand.world.slots[primary.0 as usize].osd.as_ref().unwrap();
+    let told = osd.core.stages.stages_json(primary, hand.world.now, "{}").unwrap();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let ns = |at: usize, stage: &str| told["records"][at]["stages"][stage].as_u64().unwrap_or(0);
+    assert!(ns(0, "pg") > 2_900_000_000 && ns(0, "lock") == 0, "the first waits for the PG: {told}");
+    assert!(ns(1, "lock") > 2_900_000_000 && ns(1, "pg") == 0, "the second for the first: {told}");
 }

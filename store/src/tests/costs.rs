@@ -270,3 +270,43 @@ fn cpu_of_a_4k_overwrite() {
         println!("read of {length}: {} ns", start.elapsed().as_nanos() as u64 / count);
     }
 }
+
+/// What tells the time of writing from that of flushing.
+#[test]
+fn a_record_counts_as_written_when_only_its_flush_is_left() {
+    let mut rng = Rng::new(3);
+    let mut bench = Bench::new(64 << 20);
+    let mut t = Transaction::new(PG);
+    // Large and fresh: its data goes elsewhere, under the same flush.
+    t.write(&object(0), 0, random_data(&mut rng, 0, 256 << 10));
+    bench.store.submit(1, t);
+    let mut writes = Vec::new();
+    let mut flush = None;
+    while let Some(request) = bench.store.poll_disk() {
+        match request {
+            DiskRequest::Flush { token } => flush = Some(token),
+            DiskRequest::Write { token, .. } => writes.push(token),
+            other => panic!("{other:?} is not asked for"),
+        }
+        bench.disk.request(request);
+    }
+    assert!(writes.len() > 1, "the record, and its data");
+    for token in writes.iter().rev() {
+        assert_eq!(bench.store.stats().journal_written, 0, "a write is under way");
+        let done = bench.disk.complete(*token).unwrap();
+        bench.store.disk_done(done);
+    }
+    assert_eq!(bench.store.stats().journal_written, 1);
+    assert_eq!(bench.store.poll_event(), None, "it is not durable yet");
+    let done = bench.disk.complete(flush.expect("a flush")).unwrap();
+    bench.store.disk_done(done);
+    assert_eq!(bench.store.poll_event(), Some(StoreEvent::Committed { token: 1 }));
+    for round in 0..20 {
+        let mut t = Transaction::new(PG);
+        t.write(&object(round), 0, random_data(&mut rng, 0, 100 << 10));
+        bench.store.submit(2 + round, t);
+        bench.run();
+    }
+    let stats = bench.store.stats();
+    assert_eq!(stats.journal_written, stats.journal_writes, "each record once");
+}

@@ -5,6 +5,7 @@
 
 use crate::ObjectName;
 use crate::op::{Extent, Version};
+use crate::stages::ReplicaTimes;
 use crate::transaction::Pair;
 use bytes::Bytes;
 
@@ -57,6 +58,9 @@ pub struct RepOp {
     pub committed_to: Option<Version>,
     #[prost(message, optional, tag = "6")]
     pub trim_to: Option<Version>,
+    /// The replica says with its acknowledgement what it spent on this write.
+    #[prost(bool, tag = "7")]
+    pub measured: bool,
 }
 
 /// A replica's promises to one primary: what one journal record has made durable goes in one message. Tags 1 and 2 were
@@ -79,6 +83,8 @@ pub struct RepAck {
     pub interval: u64,
     #[prost(message, optional, tag = "3")]
     pub version: Option<Version>,
+    #[prost(message, repeated, tag = "4")]
+    pub times: Vec<ReplicaTimes>,
 }
 
 /// A primary asks a replica not to serve or accept another primary's activation without waiting out `duration_ns`.
