@@ -235,6 +235,16 @@ fn options(bug: Mutant, seed: u64) -> Options {
             ..busy
         },
         PgTempKept | MapSkipped => Options { faults: faults("crash,reweight"), ..refilling },
+        StaleNeighbour => Options {
+            faults: faults("crash"),
+            size: 3,
+            min_size: 1,
+            osds: 3,
+            pg_num: 1,
+            images: true,
+            fault_interval: Duration::from_secs(1),
+            ..busy
+        },
         OldVersionPushed => {
             Options { faults: faults("crash"), size: 3, min_size: 1, osds: 3, pg_num: 1, ..busy }
         }

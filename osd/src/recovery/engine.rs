@@ -178,6 +178,15 @@ impl Pg {
         if let Some(clone) = self.clone_before_head(object, &lacking) {
             return self.recover_object(ctx, &clone);
         }
+        let head = object.head();
+        let stale = *object != head && self.missing.contains(&head) && !mutant!(StaleNeighbour);
+        if stale && !self.recovery.unfound.contains(&head) {
+            // It knows what clones share. Readers of the clone do not wait for it: that is here.
+            self.recover_object(ctx, &head);
+            if !self.recovery.unfound.contains(&head) {
+                return;
+            }
+        }
         let mut transfers = BTreeMap::new();
         for &osd in &lacking {
             let Some(missing) = self.peers.get(&osd).and_then(|peer| peer.missing.get(object)) else {

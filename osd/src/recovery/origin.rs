@@ -20,7 +20,7 @@ use crate::ops::load_info;
 use crate::pg::{Pg, PgContext};
 use crate::snaps;
 use nacre_store::StoreError;
-use nacre_types::{EVersion, ObjectId, OsdId, RangeSet, SnapId};
+use nacre_types::{EVersion, ObjectId, OsdId, RangeSet, SnapId, mutant};
 use nacre_wire::messages::{LogKind, Pull};
 use nacre_wire::op::Extent;
 
@@ -108,13 +108,17 @@ impl Pg {
         Ok(Some(Origin { object: older, version, same }))
     }
 
-    /// The clone before it, and what the two have in common.
+    /// The clone before it, and what the two have in common. Only the head as it is now knows: one that is to be recovered
+    /// itself names the clones of its time, of which the last would seem to come before every one made since.
     fn older_neighbour(
         &self,
         ctx: &PgContext<'_>,
         object: &ObjectId,
     ) -> Result<Option<(ObjectId, Vec<Extent>)>, StoreError> {
         let head = object.head();
+        if self.missing.contains(&head) && !mutant!(StaleNeighbour) {
+            return Ok(None);
+        }
         let Some(info) = load_info(ctx.store, &head)?.filter(|info| info.snapped) else { return Ok(None) };
         let clones = snaps::load(ctx.store, &head, &info)?.clones;
         let before = clones.iter().take_while(|clone| object.snap.is_head() || clone.id < object.snap.0);

@@ -1,7 +1,7 @@
 //! Clones are brought as what they differ in, and made where they are wanted.
 
 use super::{bytes, other_than, wipe_one};
-use crate::testing::{Cluster, PG, object};
+use crate::testing::{Cluster, PG, POOL, object};
 use nacre_types::{ObjectId, SnapId};
 use nacre_wire::op::{Extent, ObjectOpKind};
 use nacre_wire::{Data, ErrorCode};
@@ -67,6 +67,31 @@ fn clones_are_pulled_as_differences() {
     assert!(c.delivered["Pull"] >= 18 && !c.delivered.contains_key("BackfillScan"), "{:?}", c.delivered);
     let most = names.len() as u64 * (SIZE + 5 * 4096);
     assert!(sent(&c) <= most, "{} bytes are sent, {most} would do", sent(&c));
+}
+
+/// A primary that lacks the head does not know which clones there are: what it has of a head then names older ones.
+#[test]
+fn clones_are_passed_on_as_differences_from_the_right_ones() {
+    let mut c = Cluster::new(3, 3, 1);
+    c.change(|map, step| {
+        let mut pool = map.pool(POOL).unwrap().clone();
+        pool.min_size = 1;
+        step.pools.insert(POOL, Some(pool));
+    });
+    let name = object("a");
+    c.write(&name, 0, bytes(7, SIZE as usize));
+    change(&mut c, &name, 1);
+    c.settle();
+    let first = c.primary(PG);
+    let down = [first, other_than(&c, first)];
+    down.iter().for_each(|&osd| c.kill(osd));
+    (2..=4).for_each(|snap| change(&mut c, &name, snap));
+    down.iter().for_each(|&osd| c.start(osd));
+    c.settle();
+    assert_eq!(c.primary(PG), first);
+    c.assert_copies_agree();
+    // For each of the two: the head, and three clones of which the first is what its head was.
+    assert!(sent(&c) <= 2 * 6 * 4096, "{} bytes are sent", sent(&c));
 }
 
 #[test]
