@@ -379,6 +379,7 @@ impl Pg {
             None => Missing::removal(self.log.head()),
         };
         for &osd in &verdict.bad {
+            self.trust_nothing(osd, object);
             if osd == self.me {
                 self.missing.add(object.clone(), missing);
                 self.info.follow(&self.log, &self.missing);

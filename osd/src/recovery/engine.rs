@@ -484,10 +484,16 @@ impl Pg {
         self.info.follow(&self.log, &self.missing);
         if self.is_primary() {
             self.recovery.tried.entry(object.clone()).or_default().damaged = true;
+            self.trust_nothing(self.me, object);
         }
         let mut t = Transaction::new(self.id);
         persist::add_missing(&mut t, object, &missing);
         ctx.submit_unwatched(t);
+    }
+
+    /// An OSD's copy is damaged, and what it shares with others of its family there may be just that.
+    pub(crate) fn trust_nothing(&mut self, osd: OsdId, object: &ObjectId) {
+        self.recovery.in_full.insert((osd, object.clone()));
     }
 
     /// A transfer cannot go on. The primary tries another way; a source tells the primary.
@@ -585,6 +591,7 @@ impl Pg {
         if code != ErrorCode::TryAgain {
             tried.sources.insert(from);
             tried.damaged |= code == ErrorCode::Io;
+            self.recovery.in_full.insert((from, object.clone()));
             if let Some(peer) = self.peers.get_mut(&from)
                 && peer.info.last_backfill.covers(object)
             {

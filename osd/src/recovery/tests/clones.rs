@@ -94,6 +94,27 @@ fn clones_are_passed_on_as_differences_from_the_right_ones() {
     assert!(sent(&c) <= 2 * 6 * 4096, "{} bytes are sent", sent(&c));
 }
 
+/// The block that cannot be read may be one that it shares with its neighbours.
+#[test]
+fn a_damaged_copy_is_replaced_in_full() {
+    let mut c = Cluster::new(3, 3, 1);
+    let name = object("a");
+    c.write(&name, 0, bytes(7, SIZE as usize));
+    change(&mut c, &name, 1);
+    c.settle();
+    let (first, other) = (c.primary(PG), other_than(&c, c.primary(PG)));
+    c.disk(first).bad.insert(name.clone());
+    assert_eq!(c.read(&name).len() as u64, SIZE);
+    c.settle();
+    assert!(sent(&c) >= SIZE, "the primary's copy shares what is bad: {} bytes are sent", sent(&c));
+    let before = sent(&c);
+    c.disk(other).bad.insert(name.clone());
+    c.admin(PG, "repair");
+    c.run_until("it is repaired", |c| c.log.iter().any(|line| line.contains("deep-scrub ok")));
+    assert!(sent(&c) - before >= SIZE, "the replica's copy shares what is bad: {} bytes are sent", sent(&c));
+    c.assert_copies_agree();
+}
+
 #[test]
 fn what_a_primary_cannot_make_is_pulled_in_full() {
     let mut c = Cluster::new(3, 3, 1);
