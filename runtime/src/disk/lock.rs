@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long a lock may outlive a killed process, whose last requests to the disk still have to end. It has no name then.
+/// How long a lock may outlive a killed process, whose last requests to the disk still have to end.
 const GONE_HOLDER_WAIT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
@@ -22,7 +22,7 @@ pub(crate) fn lock_exclusive(file: &File) -> Result<(), Result<String, io::Error
             Ok(()) => return Ok(()),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let holder = flock_holder(file);
-                let gone = holder.is_none_or(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+                let gone = holder.is_none_or(is_ending);
                 if !gone || started.elapsed() > GONE_HOLDER_WAIT {
                     return Err(Ok(describe_process(holder)));
                 }
@@ -31,6 +31,20 @@ pub(crate) fn lock_exclusive(file: &File) -> Result<(), Result<String, io::Error
             Err(error) => return Err(Err(error.into())),
         }
     }
+}
+
+/// Whether a process is gone, or was killed and is on its way.
+fn is_ending(pid: u32) -> bool {
+    const SIGKILL_PENDING: u64 = 1 << 8;
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let dead = field("State").is_some_and(|state| state.trim().starts_with(['Z', 'X']));
+    let killed = |name| {
+        let mask = field(name).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.is_some_and(|mask| mask & SIGKILL_PENDING != 0)
+    };
+    // Its main thread may have ended, or have yet to notice the signal, or be ending: then it has no memory any more.
+    dead || killed("SigPnd") || killed("ShdPnd") || field("VmSize").is_none()
 }
 
 /// The process that holds a lock on the file.
@@ -74,5 +88,23 @@ fn describe_process(pid: Option<u32>) -> String {
     match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
         Ok(name) => format!("process {pid} ({})", name.trim()),
         Err(_) => format!("process {pid}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_ending;
+    use std::process::Command;
+
+    #[test]
+    fn a_killed_process_is_on_its_way_though_it_has_a_name() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id();
+        assert!(!is_ending(pid) && !is_ending(std::process::id()));
+        child.kill().unwrap();
+        // Nobody has waited for it yet, so it has its name still.
+        assert!(is_ending(pid));
+        child.wait().unwrap();
+        assert!(is_ending(pid));
     }
 }
