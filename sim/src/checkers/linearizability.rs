@@ -103,6 +103,9 @@ impl Recorded for Operation {
 
 /// Steps after which the search gives up: with many operations that nobody got an answer of, there are too many orders.
 const STEPS_MAX: u64 = 300_000;
+/// Operations that all the states it holds may name one by one, for the same reason: an early one that nobody got an answer
+/// of has every state name all that came since.
+const NAMED_MAX: usize = 20_000_000;
 
 /// What could be said of a history that is not wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -172,6 +175,7 @@ where
     operations: &'a [&'a Operation<A, R>],
     visited: BTreeSet<(Taken, StateOf<A, R>)>,
     steps: u64,
+    named: usize,
     /// Most answered operations taken on any path, and the state there: where a report should point.
     best: usize,
     best_state: StateOf<A, R>,
@@ -188,6 +192,7 @@ where
             operations,
             visited: BTreeSet::new(),
             steps: 0,
+            named: 0,
             best: 0,
             best_state: Default::default(),
             best_taken: Taken::default(),
@@ -202,7 +207,7 @@ where
         let mut stack = vec![(Taken::default(), StateOf::<A, R>::default())];
         while let Some((taken, state)) = stack.pop() {
             self.steps += 1;
-            if self.steps > STEPS_MAX {
+            if self.steps > STEPS_MAX || self.named > NAMED_MAX {
                 return None;
             }
             if taken.answered == to_explain {
@@ -218,6 +223,7 @@ where
             if let Some(&index) = answered.iter().find(idle) {
                 let key = (taken.with(index, true), state);
                 if !self.visited.contains(&key) {
+                    self.named += key.0.above.len();
                     self.visited.insert(key.clone());
                     stack.push(key);
                 }
@@ -234,6 +240,7 @@ where
                 }
                 let key = (taken.with(index, answered), next);
                 if !self.visited.contains(&key) {
+                    self.named += key.0.above.len();
                     self.visited.insert(key.clone());
                     stack.push(key);
                 }
