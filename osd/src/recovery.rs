@@ -13,6 +13,8 @@
 //!
 //! What the receiver has under another name, as clones share it, is not sent again ([`origin`]).
 //!
+//! What nobody has is unfound ([`unfound`]): an administrator may give up its newest version ([`revert`]).
+//!
 //! A source whose disk returns bad bytes is one that misses the object: another one is asked, and the bad copy is
 //! written anew.
 
