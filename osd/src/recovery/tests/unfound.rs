@@ -23,17 +23,24 @@ fn append(c: &mut Cluster, object: &nacre_types::ObjectId, bytes: Vec<u8>) -> u6
     c.request(object, vec![op], Data::checksummed(0, bytes.into()))
 }
 
-/// Two members of three have seen the last write of `x` in their logs alone; the one that has it comes back with rotten
-/// bytes. The write's request.
-fn written_on_one_that_rots(c: &mut Cluster) -> u64 {
+/// `x`, of whose last write only the primary's disk has the data: who that is, and the write's request. What is sent to
+/// replicas is still lost.
+fn on_the_primary_alone(c: &mut Cluster) -> (OsdId, u64) {
     let x = object("x");
     c.write(&x, 0, bytes(1, 5000));
     c.settle();
     let primary = c.primary(PG);
-    // No copy of it reaches the others before the primary is gone.
     c.dropped = Some("RepOp");
     let request = append(c, &x, bytes(2, 700));
     c.run_until("the primary has it", |c| c.osds[&primary].store().objects[&x].data.len() == 5700);
+    (primary, request)
+}
+
+/// Two members of three have seen the last write of `x` in their logs alone; the one that has it comes back with rotten
+/// bytes. The write's request.
+fn written_on_one_that_rots(c: &mut Cluster) -> u64 {
+    let x = object("x");
+    let (primary, request) = on_the_primary_alone(c);
     let others: Vec<OsdId> = c.osds.keys().copied().filter(|&osd| osd != primary).collect();
     for &osd in &others {
         c.kill(osd);
@@ -97,12 +104,7 @@ fn what_may_have_been_seen_is_reverted_only_on_demand() {
 fn what_nobody_has_seen_is_not_read_before_it_is_everywhere() {
     let mut c = Cluster::new(3, 3, 1);
     let x = object("x");
-    c.write(&x, 0, bytes(1, 5000));
-    c.settle();
-    let primary = c.primary(PG);
-    c.dropped = Some("RepOp");
-    append(&mut c, &x, bytes(2, 700));
-    c.run_until("the primary has it", |c| c.osds[&primary].store().objects[&x].data.len() == 5700);
+    let (primary, _) = on_the_primary_alone(&mut c);
     let other = other_than(&c, primary);
     c.kill(other);
     c.dropped = Some("Push");
@@ -123,12 +125,7 @@ fn what_nobody_has_seen_is_not_read_before_it_is_everywhere() {
 fn what_a_backfill_target_has_left_over_is_found_there() {
     let mut c = Cluster::new(3, 3, 1);
     let x = object("x");
-    c.write(&x, 0, bytes(1, 5000));
-    c.settle();
-    let primary = c.primary(PG);
-    c.dropped = Some("RepOp");
-    let request = append(&mut c, &x, bytes(2, 700));
-    c.run_until("the primary has it", |c| c.osds[&primary].store().objects[&x].data.len() == 5700);
+    let (primary, request) = on_the_primary_alone(&mut c);
     let others: Vec<OsdId> = c.osds.keys().copied().filter(|&osd| osd != primary).collect();
     others.iter().for_each(|&osd| c.kill(osd));
     c.dropped = Some("Push");
