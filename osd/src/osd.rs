@@ -71,6 +71,8 @@ pub(crate) struct Core<S> {
     pub timers: report::Timers,
     /// PGs whose deadlines may have changed in this step; some perhaps twice.
     pub touched: Vec<PgId>,
+    /// Those of the step before.
+    pub touched_last: Vec<PgId>,
     pub pg_timers: BTreeSet<(Instant, PgId)>,
     pub pg_timer_of: BTreeMap<PgId, Instant>,
     /// What `open` had to say.
@@ -183,8 +185,9 @@ impl<S: ObjectStore> Machine for Osd<S> {
         pgs.into_iter().chain([self.own_deadline()]).min()
     }
 
+    /// What the last step left behind: PGs it did not touch are as they were.
     fn check(&self) {
-        for pg in self.pgs.values() {
+        for pg in self.core.touched_last.iter().filter_map(|id| self.pgs.get(id)) {
             pg.check();
         }
         self.core.stages.check();
@@ -264,7 +267,7 @@ impl<S: ObjectStore> Osd<S> {
     fn retime(&mut self) {
         let resend = self.core.config.tunables.resend_interval;
         let now = self.core.last_step;
-        for id in self.core.touched.drain(..) {
+        for &id in &self.core.touched {
             let deadline = self.pgs.get(&id).and_then(|pg| pg.next_deadline(resend, now));
             if deadline == self.core.pg_timer_of.get(&id).copied() {
                 continue;
@@ -277,6 +280,8 @@ impl<S: ObjectStore> Osd<S> {
                 self.core.pg_timers.insert((at, id));
             }
         }
+        std::mem::swap(&mut self.core.touched, &mut self.core.touched_last);
+        self.core.touched.clear();
     }
 
     /// The current map.

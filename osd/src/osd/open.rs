@@ -97,6 +97,7 @@ impl<S: ObjectStore> Osd<S> {
             pushed: Default::default(),
             timers: super::report::Timers::default(),
             touched: pgs.keys().copied().collect(),
+            touched_last: Vec::new(),
             pg_timers: Default::default(),
             pg_timer_of: Default::default(),
             pending: Vec::new(),

@@ -6,7 +6,7 @@ use nacre_types::Instant;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One part of an object, which holds an id or nothing.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Place {
     Data,
     Xattr(u8),
@@ -16,7 +16,7 @@ pub enum Place {
 pub type Parts = BTreeMap<Place, u64>;
 
 /// Who holds the object's lock, and since when at the latest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Held {
     pub client: usize,
     pub asked: Instant,
@@ -25,7 +25,7 @@ pub struct Held {
 }
 
 /// An object as the model sees it; `parts` is `None` while it does not exist.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct State {
     pub parts: Option<Parts>,
     pub lock: Option<Held>,
@@ -87,6 +87,17 @@ impl Recorded for Operation {
 
     fn removes(&self) -> bool {
         self.action == Action::Remove
+    }
+
+    fn observes(&self) -> bool {
+        match self.action {
+            Action::Look | Action::Page { .. } => self.answer != Answer::Unknown,
+            // An unlocking that is refused may have met a lock that had just run out, and ended it.
+            Action::Unlock => false,
+            Action::Remove | Action::Change { .. } | Action::Lock { .. } => {
+                matches!(self.answer, Answer::NotFound | Answer::Refused)
+            }
+        }
     }
 
     fn shows(&self, seen: &mut BTreeSet<u64>) {

@@ -9,17 +9,18 @@
 //!   tried as well.
 //! - One that would change nothing is left for never, and of removals the first stands for all.
 //!
-//! An answered one that may come now and changes nothing comes now: nothing is lost by that.
+//! One that was told that it changed nothing comes as soon as it may: nothing is lost by that.
 
 use super::history::{Action, Answer, Content, Operation};
-use nacre_types::Instant;
+use nacre_types::{Instant, Rng};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// An operation with its answer, on an object that behaves as a model says.
 pub trait Recorded {
     /// What there is to know of the object.
-    type State: Clone + Ord + Default + Debug;
+    type State: Clone + Eq + Hash + Default + Debug;
     /// Whether it says anything: a read nobody got an answer of does not.
     fn is_relevant(&self) -> bool;
     /// The state after it, if its answer is possible in that one.
@@ -28,6 +29,8 @@ pub trait Recorded {
     fn writes(&self) -> Option<u64>;
     /// Whether it does the same whoever asked for it, and when.
     fn removes(&self) -> bool;
+    /// Whether its answer says that it changed nothing.
+    fn observes(&self) -> bool;
     /// The ids that its answer shows.
     fn shows(&self, seen: &mut BTreeSet<u64>);
 }
@@ -92,6 +95,10 @@ impl Recorded for Operation {
         self.action == Action::Remove
     }
 
+    fn observes(&self) -> bool {
+        matches!(self.answer, Answer::Content(_) | Answer::Mismatch | Answer::NotFound)
+    }
+
     fn shows(&self, seen: &mut BTreeSet<u64>) {
         match (&self.action, &self.answer) {
             (_, Answer::Content(Some(content))) => seen.extend(content),
@@ -101,11 +108,8 @@ impl Recorded for Operation {
     }
 }
 
-/// Steps after which the search gives up: with many operations that nobody got an answer of, there are too many orders.
-const STEPS_MAX: u64 = 300_000;
-/// Operations that all the states it holds may name one by one, for the same reason: an early one that nobody got an answer
-/// of has every state name all that came since.
-const NAMED_MAX: usize = 20_000_000;
+/// States after which the search gives up: with many operations that nobody got an answer of, there are too many orders.
+const STEPS_MAX: usize = 1_000_000;
 
 /// What could be said of a history that is not wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,29 +147,57 @@ where
 const EXPLAIN_BEFORE: usize = 12;
 const EXPLAIN_AFTER: usize = 16;
 
-/// Which operations were taken: all below `floor`, and some above.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-struct Taken {
-    floor: usize,
-    above: BTreeSet<usize>,
-    /// Of them, those that were answered.
-    answered: usize,
+/// Operations that were not taken yet, in the order in which they were invoked. Putting back is exact if it happens in the
+/// reverse order of taking.
+struct Pending {
+    /// The last entry stands for both ends.
+    next: Vec<usize>,
+    previous: Vec<usize>,
 }
 
-impl Taken {
-    fn contains(&self, index: usize) -> bool {
-        index < self.floor || self.above.contains(&index)
+impl Pending {
+    fn new(len: usize) -> Pending {
+        let next = (1..=len).chain([0]).collect();
+        Pending { next, previous: [len].into_iter().chain(0..len).collect() }
     }
 
-    fn with(&self, index: usize, answered: bool) -> Taken {
-        let mut taken = self.clone();
-        taken.answered += usize::from(answered);
-        taken.above.insert(index);
-        while taken.above.remove(&taken.floor) {
-            taken.floor += 1;
-        }
-        taken
+    fn take(&mut self, index: usize) {
+        let (previous, next) = (self.previous[index], self.next[index]);
+        self.next[previous] = next;
+        self.previous[next] = previous;
     }
+
+    fn put_back(&mut self, index: usize) {
+        let (previous, next) = (self.previous[index], self.next[index]);
+        self.next[previous] = index;
+        self.previous[next] = index;
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        let end = self.next.len() - 1;
+        std::iter::successors(Some(self.next[end]), |&index| Some(self.next[index]))
+            .take_while(move |&i| i != end)
+    }
+}
+
+/// 128 bits that name a state, the same in every run.
+fn fingerprint(state: &impl Hash) -> u128 {
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        salt.hash(&mut hasher);
+        state.hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(0) << 64 | half(1)
+}
+
+/// A state on the path that is being tried.
+struct Step<S> {
+    /// The operation that led here; none at the start.
+    taken: Option<usize>,
+    state: S,
+    /// What is still to be tried from here, the next one last.
+    moves: Vec<usize>,
 }
 
 struct Search<'a, A, R>
@@ -173,13 +205,17 @@ where
     Operation<A, R>: Recorded,
 {
     operations: &'a [&'a Operation<A, R>],
-    visited: BTreeSet<(Taken, StateOf<A, R>)>,
-    steps: u64,
-    named: usize,
-    /// Most answered operations taken on any path, and the state there: where a report should point.
+    pending: Pending,
+    /// A random number for each operation.
+    numbers: Vec<u128>,
+    /// Those of the operations taken, summed up by exclusive or: it names the set.
+    taken: u128,
+    /// How many of those taken were answered.
+    answered: usize,
+    /// Sets of operations taken and states, by 128 bits: that two of a million meet there will not happen.
+    visited: BTreeSet<u128>,
+    /// Most answered operations taken on any path: where a report should point.
     best: usize,
-    best_state: StateOf<A, R>,
-    best_taken: Taken,
 }
 
 impl<'a, A: Debug, R: Debug> Search<'a, A, R>
@@ -188,81 +224,101 @@ where
 {
     /// `operations` in the order in which they were invoked.
     fn new(operations: &'a [&'a Operation<A, R>]) -> Search<'a, A, R> {
+        let mut rng = Rng::new(operations.len() as u64);
+        let mut number = || u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64());
         Search {
             operations,
+            pending: Pending::new(operations.len()),
+            numbers: operations.iter().map(|_| number()).collect(),
+            taken: 0,
+            answered: 0,
             visited: BTreeSet::new(),
-            steps: 0,
-            named: 0,
             best: 0,
-            best_state: Default::default(),
-            best_taken: Taken::default(),
         }
     }
 
-    /// `Some(true)` if there is an order, `None` if the search gave up. An explicit stack keeps long histories off the
-    /// thread's.
+    /// `Some(true)` if there is an order, `None` if the search gave up.
     fn explore(&mut self) -> Option<bool> {
-        let to_explain =
-            self.operations.iter().filter(|operation| operation.answered != Instant::MAX).count();
-        let mut stack = vec![(Taken::default(), StateOf::<A, R>::default())];
-        while let Some((taken, state)) = stack.pop() {
-            self.steps += 1;
-            if self.steps > STEPS_MAX || self.named > NAMED_MAX {
-                return None;
-            }
-            if taken.answered == to_explain {
-                return Some(true);
-            }
-            if taken.answered >= self.best {
-                self.best = taken.answered;
-                self.best_state = state.clone();
-                self.best_taken = taken.clone();
-            }
-            let (answered, unknown) = self.candidates(&taken);
-            let idle = |index: &&usize| self.operations[**index].apply(&state).as_ref() == Some(&state);
-            if let Some(&index) = answered.iter().find(idle) {
-                let key = (taken.with(index, true), state);
-                if !self.visited.contains(&key) {
-                    self.named += key.0.above.len();
-                    self.visited.insert(key.clone());
-                    stack.push(key);
+        let all = (0..self.operations.len()).filter(|&index| self.is_answered(index)).count();
+        self.explain_so_many(all).map(|state| state.is_some())
+    }
+
+    /// Looks for an order that explains so many answers; the state that it leaves, or `None` within if there is none. An explicit
+    /// stack keeps long histories off the thread's.
+    fn explain_so_many(&mut self, goal: usize) -> Option<Option<StateOf<A, R>>> {
+        let state = StateOf::<A, R>::default();
+        if goal == 0 {
+            return Some(Some(state));
+        }
+        let mut path = vec![Step { taken: None, moves: self.moves(&state), state }];
+        while let Some(step) = path.last_mut() {
+            let Some(index) = step.moves.pop() else {
+                if let Some(index) = step.taken {
+                    self.put_back(index);
                 }
+                path.pop();
+                continue;
+            };
+            let Some(state) = self.operations[index].apply(&step.state) else { continue };
+            if !self.is_answered(index) && state == step.state {
                 continue;
             }
-            // What was answered did happen, so it is tried first, in the order of the answers; what was not, where nothing else
-            // goes on.
-            let unknown = unknown.into_iter().rev().map(|index| (index, false));
-            let answered = answered.into_iter().rev().map(|index| (index, true));
-            for (index, answered) in unknown.chain(answered) {
-                let Some(next) = self.operations[index].apply(&state) else { continue };
-                if !answered && next == state {
-                    continue;
-                }
-                let key = (taken.with(index, answered), next);
-                if !self.visited.contains(&key) {
-                    self.named += key.0.above.len();
-                    self.visited.insert(key.clone());
-                    stack.push(key);
-                }
+            self.take(index);
+            if !self.visited.insert(self.taken ^ fingerprint(&state)) {
+                self.put_back(index);
+                continue;
             }
+            if self.answered == goal {
+                return Some(Some(state));
+            }
+            if self.visited.len() > STEPS_MAX {
+                return None;
+            }
+            self.best = self.best.max(self.answered);
+            path.push(Step { taken: Some(index), moves: self.moves(&state), state });
         }
-        Some(false)
+        Some(None)
+    }
+
+    fn is_answered(&self, index: usize) -> bool {
+        self.operations[index].answered != Instant::MAX
+    }
+
+    fn take(&mut self, index: usize) {
+        self.pending.take(index);
+        self.taken ^= self.numbers[index];
+        self.answered += usize::from(self.is_answered(index));
+    }
+
+    fn put_back(&mut self, index: usize) {
+        self.pending.put_back(index);
+        self.taken ^= self.numbers[index];
+        self.answered -= usize::from(self.is_answered(index));
+    }
+
+    /// What to try next, the first one last. What was answered did happen, so it is tried first, in the order of the
+    /// answers; what was not, where nothing else goes on.
+    fn moves(&self, state: &StateOf<A, R>) -> Vec<usize> {
+        let (answered, unknown) = self.candidates();
+        let possible = |index: usize| self.operations[index].apply(state).is_some();
+        match answered.iter().find(|&&index| self.operations[index].observes() && possible(index)) {
+            Some(&index) => vec![index],
+            None => unknown.into_iter().rev().chain(answered.into_iter().rev()).collect(),
+        }
     }
 
     /// What may come next: nothing that was invoked after another pending one was answered. Those with an answer, and those
     /// without.
-    fn candidates(&self, taken: &Taken) -> (Vec<usize>, Vec<usize>) {
+    fn candidates(&self) -> (Vec<usize>, Vec<usize>) {
         let (mut answered, mut unknown) = (Vec::new(), Vec::new());
         let mut horizon = Instant::MAX;
         let mut removal = false;
-        for (index, operation) in self.operations.iter().enumerate().skip(taken.floor) {
+        for index in self.pending.iter() {
+            let operation = self.operations[index];
             if operation.invoked > horizon {
                 break;
             }
-            if taken.contains(index) {
-                continue;
-            }
-            if operation.answered != Instant::MAX {
+            if self.is_answered(index) {
                 answered.push(index);
             } else if !(operation.removes() && std::mem::replace(&mut removal, true)) {
                 unknown.push(index);
@@ -278,14 +334,16 @@ where
 
     /// What was known where no order went on: the operations around that point.
     fn explain(&self, object: &str) -> String {
+        let mut there = Search::new(self.operations);
+        let state = there.explain_so_many(self.best).flatten().unwrap_or_default();
+        let pending: BTreeSet<usize> = there.pending.iter().collect();
         let mut text = format!(
             "{object}: no order of its {} operations explains the answers; the longest explained part is {} of them \
-             and leaves {:?}. Around its end (* = not explained):\n",
+             and leaves {state:?}. Around its end (* = not explained):\n",
             self.operations.len(),
-            self.best,
-            self.best_state
+            self.best
         );
-        let stuck = self.best_taken.floor;
+        let stuck = pending.first().copied().unwrap_or(self.operations.len());
         let around = stuck.saturating_sub(EXPLAIN_BEFORE)..(stuck + EXPLAIN_AFTER).min(self.operations.len());
         // What began long before and had no answer yet may have just happened, a second time perhaps.
         let start = around.start;
@@ -299,7 +357,7 @@ where
             };
             text.push_str(&format!(
                 "  {} client {} {}..{answered} {:?} -> {:?}\n",
-                if self.best_taken.contains(index) { ' ' } else { '*' },
+                if pending.contains(&index) { '*' } else { ' ' },
                 operation.client,
                 operation.invoked,
                 operation.action,
@@ -368,5 +426,57 @@ mod tests {
         assert_eq!(check("x", &late), Ok(Verdict::Linearizable));
         let never = [unknown, read(10, 11, None), read(20, 21, None)];
         assert_eq!(check("x", &never), Ok(Verdict::Linearizable));
+    }
+
+    /// Whether any order at all explains the answers, all orders and all choices of what never happened tried.
+    fn has_order(left: &[&Operation], state: &State) -> bool {
+        if left.iter().all(|operation| operation.answered == Instant::MAX) {
+            return true;
+        }
+        let first = |operation: &&&Operation| left.iter().all(|other| other.answered >= operation.invoked);
+        left.iter().filter(first).any(|next| {
+            let rest: Vec<&Operation> =
+                left.iter().filter(|other| !std::ptr::eq(**other, *next)).copied().collect();
+            next.apply(state).is_some_and(|state| has_order(&rest, &state))
+        })
+    }
+
+    #[test]
+    fn it_agrees_with_trying_everything() {
+        let mut rng = Rng::new(1);
+        let (mut right, mut wrong) = (0, 0);
+        for _ in 0..4000 {
+            let history: Vec<Operation> = (0..rng.below(8))
+                .map(|_| {
+                    let (invoked, id) = (rng.below(12), 1 + rng.below(3));
+                    let content = match rng.below(4) {
+                        0 => None,
+                        1 => Some(vec![id]),
+                        2 => Some(vec![id, 1 + rng.below(3)]),
+                        _ => Some(vec![1]),
+                    };
+                    let (action, answer) = match rng.below(6) {
+                        0 => (Action::WriteFull(id), Answer::Done),
+                        1 => (Action::Append(id), Answer::Done),
+                        2 => {
+                            (Action::Remove, if rng.below(2) == 0 { Answer::Done } else { Answer::NotFound })
+                        }
+                        3 => {
+                            let action = Action::CompareAndWrite { expected: 1 + rng.below(3), id };
+                            (action, if rng.below(2) == 0 { Answer::Done } else { Answer::Mismatch })
+                        }
+                        _ => (Action::Read, Answer::Content(content)),
+                    };
+                    match rng.below(4) {
+                        0 => op(invoked, u64::MAX, action, Answer::Unknown),
+                        _ => op(invoked, invoked + rng.below(6), action, answer),
+                    }
+                })
+                .collect();
+            let expected = has_order(&history.iter().collect::<Vec<_>>(), &None);
+            assert_eq!(check("x", &history).is_ok(), expected, "{history:?}");
+            *(if expected { &mut right } else { &mut wrong }) += 1;
+        }
+        assert!(right > 500 && wrong > 500, "{right} with an order, {wrong} without");
     }
 }
