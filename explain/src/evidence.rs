@@ -172,6 +172,12 @@ impl PgView<'_> {
         osds(&self.0["acting"])
     }
 
+    /// Whether OSDs that are to be members are being filled.
+    pub fn is_backfilling(&self) -> bool {
+        let acting = self.acting();
+        osds(&self.0["up"]).iter().any(|osd| !acting.contains(osd))
+    }
+
     /// Members since it was last clean that are down.
     pub fn past_down(&self) -> Vec<OsdId> {
         osds(&self.0["past_down"])

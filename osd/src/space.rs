@@ -45,10 +45,18 @@ pub fn is_backfill_full(ctx: &PgContext<'_>, grows: bool) -> bool {
     usage.total_bytes > 0 && used_permille(usage) >= limit
 }
 
-/// Whether so many bytes more would take what is left for writes that are under way.
+/// Whether so many bytes more would take what is left for writes that are under way. What was freed a moment ago is no
+/// room yet.
 pub fn lacks_room(ctx: &PgContext<'_>, bytes: u64) -> bool {
     let usage = ctx.store.usage();
-    usage.total_bytes > 0 && usage.used_bytes.saturating_add(bytes) > usage.total_bytes
+    let taken = usage.used_bytes.saturating_add(usage.freed_bytes);
+    usage.total_bytes > 0 && taken.saturating_add(bytes) > usage.total_bytes
+}
+
+/// Whether an OSD (`None`: this one) is so full that it should not lead a PG of which it misses something.
+pub fn is_too_full_to_lead(ctx: &PgContext<'_>, osd: Option<OsdId>) -> bool {
+    let used = osd.map_or_else(|| used_permille(ctx.store.usage()), |osd| ctx.shared.fullness.of(osd));
+    used >= ctx.map.ratios().backfillfull_permille
 }
 
 #[cfg(test)]
@@ -57,7 +65,7 @@ mod tests {
 
     #[test]
     fn thousandths_of_what_there_is() {
-        let usage = |used_bytes, total_bytes| Usage { total_bytes, used_bytes };
+        let usage = |used_bytes, total_bytes| Usage { total_bytes, used_bytes, freed_bytes: 0 };
         assert_eq!(used_permille(usage(0, 0)), 0);
         assert_eq!(used_permille(usage(949_999, 1_000_000)), 949);
         assert_eq!(used_permille(usage(u64::MAX, u64::MAX)), 1000);

@@ -38,6 +38,14 @@ impl Allocator {
         self.quarantined
     }
 
+    /// Whether so much waits in quarantine that a checkpoint is due: half as much as is free, or any while whoever
+    /// keeps to [`Allocator::usage`] will soon find nothing free.
+    pub fn is_starved(&self) -> bool {
+        let soon = self.reserve + 256.min(self.total / 16);
+        let free = self.free.total();
+        self.quarantined > free / 2 || (self.quarantined > 0 && free < soon)
+    }
+
     /// (total, used) without the reserve.
     pub fn usage(&self) -> (u64, u64) {
         let total = self.total - self.reserve;

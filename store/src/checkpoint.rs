@@ -73,8 +73,7 @@ impl<K: Kv> Store<K> {
         let stuck = journal.in_flight.is_none()
             && self.overlay.layers[0].transactions > 0
             && self.overlay.layers[0].record_bytes() > journal.room();
-        let starved = self.allocator.quarantined_blocks() > self.allocator.free_blocks() / 2;
-        used > journal.ring.bytes / 2 || stuck || starved
+        used > journal.ring.bytes / 2 || stuck || self.allocator.is_starved()
     }
 
     fn start_round(&mut self) {

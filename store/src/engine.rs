@@ -214,7 +214,8 @@ impl<K: Kv> ObjectStore for Store<K> {
 
     fn usage(&self) -> Usage {
         let (total, used) = self.allocator.usage();
-        Usage { total_bytes: total * BLOCK_U64, used_bytes: used * BLOCK_U64 }
+        let freed = self.allocator.quarantined_blocks();
+        Usage { total_bytes: total * BLOCK_U64, used_bytes: used * BLOCK_U64, freed_bytes: freed * BLOCK_U64 }
     }
 
     fn backlog_bytes(&self) -> u64 {

@@ -50,6 +50,8 @@ pub struct ObjectStat {
 pub struct Usage {
     pub total_bytes: u64,
     pub used_bytes: u64,
+    /// Neither used nor free: given back, and to be had again after the next checkpoint.
+    pub freed_bytes: u64,
 }
 
 /// Costs since mount, for status pages and for tests that count.

@@ -78,7 +78,7 @@ impl Walk<'_> {
             Needs::Primary(Some(osd)) if *osd != primary => {
                 self.peers(pg, primary, &[*osd], "use or release this copy")
             }
-            Needs::Members { have, min_size } => self.below_min_size(pg, view, *have, *min_size),
+            Needs::Members { have, min_size } => self.below_min_size(pg, primary, view, *have, *min_size),
             Needs::Places { .. } => self.missing_members(pg, view),
             Needs::EarlierLease { left_ms } => {
                 self.leaf(
@@ -275,12 +275,22 @@ impl Walk<'_> {
         self.wait_step("it goes on by itself", Some(pg));
     }
 
-    fn below_min_size(&mut self, pg: PgId, view: PgView<'_>, have: u32, min_size: u32) {
+    fn below_min_size(&mut self, pg: PgId, primary: OsdId, view: PgView<'_>, have: u32, min_size: u32) {
         let name =
             self.map().and_then(|map| map.pool(pg.pool).map(|pool| pool.name.clone())).unwrap_or_default();
-        self.missing_members(pg, view);
+        let filling = view.waits().into_iter().find(|wait| wait.on == "Active");
+        match filling {
+            Some(wait) if self.down_members(view).is_empty() && view.is_backfilling() => {
+                self.link(
+                    format!("PG {pg}"),
+                    format!("another copy is being filled, which needs {}", wait.text),
+                );
+                self.needs(pg, primary, view, &wait);
+            }
+            _ => self.missing_members(pg, view),
+        }
         self.unsafe_step(
-            "only if they cannot come back soon: serve with fewer copies for a while, and set it back afterwards",
+            "only if that cannot be mended soon: serve with fewer copies for a while, and set it back afterwards",
             format!("nacre pool set {name} min_size {}", have.max(1)),
             format!("if what is left fails too, writes that only {have} of {min_size} copies have"),
         );
@@ -288,18 +298,18 @@ impl Walk<'_> {
 
     /// Who is to be a member and is not: OSDs that are down, or places that are not there.
     fn missing_members(&mut self, pg: PgId, view: PgView<'_>) {
-        let Some(map) = self.map() else { return };
+        let down = self.down_members(view);
+        if down.is_empty() { self.too_few(pg) } else { self.any_down(&down) }
+    }
+
+    /// Members that are down; or, maybe before anything was written, whoever is down and in, as it is to be a member of
+    /// something.
+    fn down_members(&self, view: PgView<'_>) -> Vec<OsdId> {
+        let down = view.past_down();
+        let Some(map) = self.map().filter(|_| down.is_empty()) else { return down };
         let acting = view.acting();
-        let mut down = view.past_down();
-        if down.is_empty() {
-            // Maybe before anything was written: whoever is down and in is to be a member of something.
-            let others = map.osds().filter(|(id, info)| !info.up && info.is_in() && !acting.contains(id));
-            down = others.map(|(id, _)| id).collect();
-        }
-        if down.is_empty() {
-            return self.too_few(pg);
-        }
-        self.any_down(&down);
+        let others = map.osds().filter(|(id, info)| !info.up && info.is_in() && !acting.contains(id));
+        others.map(|(id, _)| id).collect()
     }
 
     fn unfound(&mut self, pg: PgId, view: PgView<'_>, objects: u64, unseen: u64) {

@@ -26,6 +26,8 @@ pub struct ModelStore {
     pub bad: BTreeSet<ObjectId>,
     /// How much it holds; zero says that nobody knows.
     pub total_bytes: u64,
+    /// Freed and not yet room again.
+    pub freed_bytes: u64,
     events: VecDeque<StoreEvent>,
 }
 
@@ -203,7 +205,7 @@ impl ObjectStore for ModelStore {
 
     fn usage(&self) -> Usage {
         let used_bytes = self.objects.values().map(|object| object.data.len() as u64).sum();
-        Usage { total_bytes: self.total_bytes, used_bytes }
+        Usage { total_bytes: self.total_bytes, used_bytes, freed_bytes: self.freed_bytes }
     }
 
     fn stats(&self) -> StoreStats {

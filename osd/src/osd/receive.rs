@@ -188,6 +188,7 @@ impl<S: ObjectStore> Osd<S> {
             interval: interval.0,
             info: Some(Info::absent(id).encode()),
             store_since: self.core.birth.epoch.map_or(u64::MAX, |epoch| epoch.0),
+            used_permille: used_permille(self.core.store.usage()),
             ..PgNotify::default()
         };
         let packet = self.core.packet(notify).on(id);

@@ -1,8 +1,10 @@
 //! Who leads, who follows, who is to be filled: the choice of an acting set.
 
 use crate::log::{Best, Info, find_best};
-use crate::pg::{Pg, PgContext, State};
+use crate::pg::{Membership, Pg, PgContext, State};
+use crate::space::is_too_full_to_lead;
 use nacre_types::{Needs, OsdId};
+use nacre_wire::messages::LogLevel;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a primary concludes from what it heard.
@@ -18,7 +20,7 @@ pub enum Choice {
 
 /// Chooses among all known copies (this OSD's included), as Ceph does for replicated pools:
 /// the authoritative log by [`find_best`]; the up primary leads if its log reaches the authoritative one, else the latter's
-/// holder does; members of the up set whose log does not reach are backfilled while others that have the data serve.
+/// holder does; an up primary that was passed over for being full stays so (`is_full`); members of the up set whose log does not reach are backfilled while others that have the data serve.
 pub fn choose_acting(
     me: OsdId,
     infos: &BTreeMap<OsdId, &Info>,
@@ -26,6 +28,7 @@ pub fn choose_acting(
     acting: &[OsdId],
     size: usize,
     is_up: impl Fn(OsdId) -> bool,
+    is_full: impl Fn(OsdId) -> bool,
 ) -> Choice {
     let Some(best) = find_best(infos.iter().map(|(&osd, &info)| (osd, info)), Some(me)) else {
         return Choice::Incomplete;
@@ -33,7 +36,12 @@ pub fn choose_acting(
     let tail = infos[&best.osd].log_tail;
     let usable =
         |osd: OsdId| infos.get(&osd).is_some_and(|info| info.is_complete() && info.last_update >= tail);
-    let primary = up.first().copied().filter(|&osd| usable(osd)).unwrap_or(best.osd);
+    let instead = acting.first().copied().filter(|&osd| osd == me && usable(osd));
+    let primary = match (up.first().copied().filter(|&osd| usable(osd)), instead) {
+        (Some(osd), Some(instead)) if is_full(osd) => instead,
+        (Some(osd), _) => osd,
+        (None, _) => best.osd,
+    };
     let mut want = vec![primary];
     let mut backfill = BTreeSet::new();
     for &osd in up.iter().filter(|&&osd| osd != primary) {
@@ -66,9 +74,9 @@ impl Pg {
         infos.insert(self.me, &self.info);
         let size = ctx.map.pool(self.id.pool).map_or(1, |pool| pool.size) as usize;
         let map = ctx.map.clone();
-        let choice = choose_acting(self.me, &infos, &self.members.up, &self.members.acting, size, |osd| {
-            map.is_up(osd)
-        });
+        let Membership { up, acting, .. } = &self.members;
+        let is_full = |osd| osd != self.me && is_too_full_to_lead(ctx, Some(osd));
+        let choice = choose_acting(self.me, &infos, up, acting, size, |osd| map.is_up(osd), is_full);
         match choice {
             Choice::Incomplete => {
                 let started = self.info.history.last_epoch_started;
@@ -87,6 +95,23 @@ impl Pg {
                 ctx.requests.pg_temp.remove(&self.id);
                 self.start_get_log(ctx, best.osd);
             }
+        }
+    }
+
+    /// This OSD leads and has no room for what it misses: nobody could even remove it. A member that has everything leads
+    /// instead, until all is recovered.
+    pub(crate) fn hand_over(&mut self, ctx: &mut PgContext<'_>) {
+        if !is_too_full_to_lead(ctx, None) {
+            return;
+        }
+        let has_all =
+            |osd: &&OsdId| self.peers.get(osd).is_some_and(|p| p.info.is_complete() && p.missing.is_empty());
+        let mut others = self.members.acting.iter().filter(|&&osd| osd != self.me);
+        if let Some(&next) = others.find(has_all) {
+            let rest = self.members.acting.iter().copied().filter(|&osd| osd != next);
+            let want: Vec<OsdId> = [next].into_iter().chain(rest).collect();
+            ctx.log(LogLevel::Info, format!("PG {}: too full to lead, {next} is to", self.id));
+            self.want_acting(ctx, want);
         }
     }
 

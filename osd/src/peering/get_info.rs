@@ -72,6 +72,7 @@ impl Pg {
         let Some(Ok(info)) = decoded.filter(|info| info.as_ref().is_ok_and(|info| info.pg == self.id)) else {
             return ctx.log(LogLevel::Warning, format!("{from} sent a malformed notify of PG {}", self.id));
         };
+        ctx.shared.fullness.heard(from, notify.used_permille);
         self.lease.note_prior(from, heard(ctx, &notify.leases));
         self.history_unconfirmed.remove(&from);
         let past = notify.past_known.then_some(&notify.past_intervals[..]);

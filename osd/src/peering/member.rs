@@ -6,6 +6,7 @@ use crate::log::{
 };
 use crate::pg::{Pg, PgContext, State};
 use crate::replication::lease::{Promise, with_drift};
+use crate::space::used_permille;
 use crate::token::PgPurpose;
 use nacre_types::{Epoch, Instant, OsdId, mutant};
 use nacre_wire::Transaction;
@@ -22,6 +23,7 @@ impl Pg {
             leases: told(ctx.now, self.lease.running(ctx.now)),
             past_known: self.past_known,
             store_since: ctx.store_since.0,
+            used_permille: used_permille(ctx.store.usage()),
         }
     }
 

@@ -192,8 +192,8 @@ impl Pg {
             let Some(missing) = self.peers.get(&osd).and_then(|peer| peer.missing.get(object)) else {
                 continue;
             };
-            let purpose = PushPurpose::Recovery;
-            match self.start_transfer(ctx, osd, object, missing.have, missing.need, purpose) {
+            let (have, need) = (missing.have, missing.need);
+            match self.start_transfer(ctx, osd, object, have, need, PushPurpose::Recovery) {
                 Some(transfer) => drop(transfers.insert(osd, transfer)),
                 None => return,
             }
@@ -216,7 +216,7 @@ impl Pg {
         need: EVersion,
         purpose: PushPurpose,
     ) -> Option<u64> {
-        let planned = self.origin_of(ctx, to, object, purpose).and_then(|origin| {
+        let planned = self.origin_of(ctx, to, object).and_then(|origin| {
             Transfer::plan(ctx.store, &self.log, object, base, origin, to, purpose as u32, ctx.now)
         });
         let number = self.recovery.next_number();

@@ -14,7 +14,7 @@
 //! The receiver looks whether it has that object in that version, and refuses if not: then the whole is sent.
 
 use super::family;
-use super::source::{PushPurpose, stored_version};
+use super::source::stored_version;
 use crate::log::{Entry, MissingSet};
 use crate::ops::load_info;
 use crate::pg::{Pg, PgContext};
@@ -50,10 +50,9 @@ impl Pg {
         ctx: &PgContext<'_>,
         to: OsdId,
         object: &ObjectId,
-        purpose: PushPurpose,
     ) -> Result<Option<Origin>, StoreError> {
-        // A repair replaces what cannot be trusted, its neighbours included.
-        if purpose == PushPurpose::Repair || self.recovery.in_full.contains(&(to, object.clone())) {
+        // What was found damaged is replaced, and its neighbours cannot be trusted either.
+        if self.recovery.in_full.contains(&(to, object.clone())) {
             return Ok(None);
         }
         let Some(peer) = self.peers.get(&to) else { return Ok(None) };

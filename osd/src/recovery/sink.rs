@@ -5,7 +5,7 @@
 //! place with the last piece. A crash in between leaves only that temporary object, which the next start removes.
 
 use super::Waiting;
-use super::source::{PushPurpose, split_sequence, usable_version};
+use super::source::{split_sequence, usable_version};
 use crate::log::{decode_version, encode_version, persist};
 use crate::ops::{INFO_ATTR, ObjectInfo};
 use crate::pg::{Pg, PgContext};
@@ -108,6 +108,7 @@ impl Pg {
                 if code == ErrorCode::NoSpace && self.is_primary() {
                     let me = self.me;
                     self.gate_too_full(ctx, me);
+                    self.hand_over(ctx);
                 }
                 self.reply_push(ctx, from, &object, decode_version(push.version), push.sequence, code);
             }
@@ -240,7 +241,7 @@ impl Pg {
         // An object that was removed meanwhile has no version to tell by; the log has.
         let mut after = self.log.entries().rev().take_while(|entry| entry.version > version);
         let changed = after.any(|entry| !entry.is_error() && entry.object == *object);
-        if (changed || relied_on && stored > version) && push.purpose != PushPurpose::Repair as u32 {
+        if changed || relied_on && stored > version {
             return Err(Refusal::Stale);
         }
         if push.base.is_some() && stored != decode_version(push.base) {

@@ -42,7 +42,6 @@ pub(super) fn split_sequence(sequence: u64) -> (u64, u32) {
 pub enum PushPurpose {
     Recovery = 0,
     Backfill = 1,
-    Repair = 2,
 }
 
 /// The version an object has on this disk; zero if it does not exist.

@@ -258,6 +258,51 @@ fn a_target_that_is_too_full_gives_up_what_is_deleted_while_it_waits() {
     c.assert_copies_agree();
 }
 
+/// A primary comes back and has no room for what was written meanwhile: while it led, what takes the room could not even be
+/// removed.
+#[test]
+fn a_primary_too_full_for_what_it_misses_lets_another_lead() {
+    let mut c = Cluster::new(3, 3, 1);
+    for n in 0..20 {
+        c.write(&object(&format!("o{n}")), 0, bytes(n, 3000));
+    }
+    c.settle();
+    let full = c.primary(PG);
+    c.kill(full);
+    for n in 0..40 {
+        c.write(&object(&format!("o{n}")), 0, bytes(100 + n, 3000));
+    }
+    c.disk(full).total_bytes = 20 * 3000 + 100;
+    c.start(full);
+    c.run_until("another leads", |c| c.osds[&full].pg(PG).is_some() && c.primary(PG) != full);
+    for n in 10..30 {
+        c.op(&object(&format!("o{n}")), vec![ObjectOpKind::Remove(Empty {})], Data::default());
+    }
+    c.run_until("there is room for all", Cluster::is_clean);
+    c.settle();
+    assert_eq!(c.primary(PG), full, "it leads again");
+    c.assert_copies_agree();
+}
+
+#[test]
+fn what_was_only_just_freed_is_no_room_yet() {
+    let mut c = Cluster::new(3, 3, 1);
+    c.write(&object("x"), 0, bytes(1, 3000));
+    c.settle();
+    let down = other_than(&c, c.primary(PG));
+    c.kill(down);
+    c.write(&object("y"), 0, bytes(2, 3000));
+    let disk = c.disk(down);
+    (disk.total_bytes, disk.freed_bytes) = (9000, 5000);
+    c.start(down);
+    let until = c.now + std::time::Duration::from_secs(20);
+    c.run_until("some time has passed", |c| c.now >= until);
+    assert!(!c.is_clean());
+    c.disk(down).freed_bytes = 0;
+    c.run_until("it is filled", Cluster::is_clean);
+    c.assert_copies_agree();
+}
+
 /// What the members lack themselves, the target must keep, old as it may be: nobody else has anything of it.
 #[test]
 fn a_target_keeps_what_is_missing_at_its_primary() {

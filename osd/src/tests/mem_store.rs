@@ -241,7 +241,7 @@ impl ObjectStore for MemStore {
 
     fn usage(&self) -> Usage {
         let used_bytes = self.live.objects.values().map(|object| object.data.len() as u64).sum();
-        Usage { total_bytes: 1 << 40, used_bytes }
+        Usage { total_bytes: 1 << 40, used_bytes, freed_bytes: 0 }
     }
 
     fn stats(&self) -> StoreStats {

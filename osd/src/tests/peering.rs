@@ -22,10 +22,14 @@ fn info(started: u64, update: u64, tail: u64) -> Info {
 }
 
 fn choose(infos: &[Info], up: &[u32], acting: &[u32]) -> Choice {
+    choose_while_full(infos, up, acting, &[])
+}
+
+fn choose_while_full(infos: &[Info], up: &[u32], acting: &[u32], full: &[u32]) -> Choice {
     let map: BTreeMap<OsdId, &Info> =
         infos.iter().enumerate().map(|(id, info)| (OsdId(id as u32), info)).collect();
     let ids = |list: &[u32]| list.iter().map(|&id| OsdId(id)).collect::<Vec<_>>();
-    choose_acting(OsdId(acting[0]), &map, &ids(up), &ids(acting), 3, |_| true)
+    choose_acting(OsdId(acting[0]), &map, &ids(up), &ids(acting), 3, |_| true, |osd| full.contains(&osd.0))
 }
 
 #[test]
@@ -47,6 +51,19 @@ fn an_up_primary_without_data_gives_the_lead_away() {
     infos[1].last_backfill = BackfillMark::START;
     infos[2].last_backfill = BackfillMark::START;
     assert_eq!(choose(&infos, &[0, 1], &[0, 1]), Choice::Incomplete);
+}
+
+#[test]
+fn one_that_was_passed_over_for_being_full_does_not_lead_again_while_it_is() {
+    let infos = [info(5, 90, 50), info(5, 90, 50), info(5, 90, 50)];
+    let leads = |acting: &[u32], full: &[u32]| match choose_while_full(&infos, &[0, 1, 2], acting, full) {
+        Choice::Go { .. } => OsdId(acting[0]),
+        Choice::Want(want) => want[0],
+        Choice::Incomplete => panic!("all are complete"),
+    };
+    assert_eq!(leads(&[0, 1, 2], &[0]), OsdId(0), "nobody was chosen instead");
+    assert_eq!(leads(&[1, 0, 2], &[0]), OsdId(1));
+    assert_eq!(leads(&[1, 0, 2], &[1]), OsdId(0));
 }
 
 /// F16: two copies, one allowed to serve alone. What it wrote alone must not be lost by starting the other one.

@@ -275,7 +275,9 @@ impl Nemesis {
             orders.push(json!({"prefix": "osd set-full-ratio", "ratio": 0.95}));
         }
         if std::mem::take(&mut self.operators.resized) {
-            for (var, val) in [("size", options.size), ("min_size", options.min_size)] {
+            // Nobody demands all copies before there may be room for them: clients could not even delete.
+            let min_size = if options.faults.full { options.min_size.min(2) } else { options.min_size };
+            for (var, val) in [("size", options.size), ("min_size", min_size)] {
                 orders.push(json!({"prefix": "osd pool set", "pool": POOL, "var": var,
                     "val": val.to_string(), "yes": true}));
             }

@@ -61,6 +61,18 @@ fn a_target_is_too_full_to_be_filled() {
     lab.expect(Question::Pg(PG), Cause::BackfillFull, &lab.osd(2), "osd df");
 }
 
+/// Its PG does not serve, but not because there are too few OSDs.
+#[test]
+fn a_target_is_too_full_to_be_filled_and_the_rest_are_below_min_size() {
+    let mut lab = backfill(|lab| {
+        ratios(lab, 0.001, 0.002, 0.9);
+        let min_size =
+            json!({"prefix": "osd pool set", "pool": POOL, "var": "min_size", "val": "3", "yes": true});
+        lab.command(min_size);
+    });
+    lab.expect(Question::Pg(PG), Cause::BackfillFull, &lab.osd(2), "osd df");
+}
+
 #[test]
 fn the_cluster_is_full() {
     let mut lab = Lab::new();

@@ -247,6 +247,9 @@ pub struct PgNotify {
     /// Read leases of earlier intervals that the sender granted or was told of and that have not run out.
     #[prost(message, repeated, tag = "8")]
     pub leases: Vec<GrantedLease>,
+    /// How full the sender's store is, in thousandths.
+    #[prost(uint32, tag = "9")]
+    pub used_permille: u32,
 }
 
 /// A read lease that a member granted in an earlier interval.
@@ -405,7 +408,7 @@ pub struct Push {
     pub omap_complete: bool,
     #[prost(uint64, tag = "14")]
     pub sequence: u64,
-    /// Why: recovery, backfill or repair.
+    /// Why: recovery or backfill.
     #[prost(uint32, tag = "15")]
     pub purpose: u32,
     /// Begin with a clone of this object of the same family, which the peer has at `origin_version`, and overlay the extents.
