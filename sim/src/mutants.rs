@@ -98,7 +98,7 @@ pub fn is_evidence(bug: Mutant, caught: &Caught) -> bool {
 fn checker_of(failure: &str) -> &'static str {
     let signs: [(&str, &str); 21] = [
         ("lease safety: ", "lease safety"),
-        ("space accounting: ", "space accounting"),
+        ("accounts: ", "space accounting"),
         ("log prefixes: ", "log prefixes"),
         ("scenario ", "scenario"),
         ("locks: ", "locks"),

@@ -2,6 +2,7 @@
 
 mod fuzz;
 mod mutants;
+mod plot;
 mod sim;
 mod thrash;
 mod tidy;
@@ -20,6 +21,7 @@ usage:
   cargo xtask sim --mutants [--mutant NAME] [--table]    bugs on purpose, and who catches each
   cargo xtask fuzz [TARGET] [--seconds N] [--keep]       coverage-guided fuzzing of every decoder, N seconds in all
   cargo xtask thrash [--minutes M] [--seed S] [--netns]  faults on real processes under fio and an object workload
+  cargo xtask plot FILE... [--out DIR]                   pictures and a table of what the side-by-side kit measured
   cargo xtask tidy                                       architecture and style rules";
 
 fn main() -> ExitCode {
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
     let result = match words.split_first() {
         Some((&"sim", rest)) => sim::main(rest),
         Some((&"fuzz", rest)) => fuzz::main(rest),
+        Some((&"plot", rest)) => plot::main(rest),
         Some((&"thrash", rest)) => thrash::main(rest),
         Some((&"tidy", [])) => tidy::main(),
         _ => Err(anyhow::anyhow!(USAGE)),
