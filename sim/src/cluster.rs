@@ -1,7 +1,7 @@
 //! A whole simulated cluster: monitors, OSDs, clients, and what operators do to them.
 
 use crate::network::{NodeId, mon_name};
-use crate::nodes::{ClientNode, MonDisk, MonNode, OsdDisk, OsdNode, SimNode};
+use crate::nodes::{ClientNode, MonDisk, MonNode, OsdDisk, OsdNode, Refusal, SimNode};
 use crate::options::Options;
 use crate::trace::Trace;
 use crate::world::{World, entity, osd_address};
@@ -9,7 +9,8 @@ use nacre_client::{ClientConfig, ClientEvent, Cluster};
 use nacre_maps::{MonMap, OsdMap};
 use nacre_mon::{Bootstrap, Mon, MonConfig};
 use nacre_osd::{OsdConfig, Tunables};
-use nacre_types::{ClientId, EntityName, OsdId, PgId};
+use nacre_store::testing::{Loss, SimDisk, SimKv};
+use nacre_types::{ClientId, EVersion, EntityName, Instant, OsdId, PgId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use std::time::Duration;
 pub const FSID: &str = "5e1f0000-0000-4000-8000-000000000001";
 /// More than in a real cluster: what follows from it is to meet all faults.
 const MEASURE_ONE_IN: u32 = 3;
+/// After so long a daemon that did not start is started again, as a service manager does.
+const RETRY: Duration = Duration::from_secs(1);
 
 pub struct SimCluster {
     pub world: World<SimNode>,
@@ -26,6 +29,12 @@ pub struct SimCluster {
     osd_disks: BTreeMap<usize, OsdDisk>,
     /// OSD numbers in use, up or down.
     pub osds: BTreeSet<usize>,
+    /// OSDs whose device lied about flushes until its power went, not started since: where their logs ended.
+    forgetful: BTreeMap<usize, BTreeMap<PgId, EVersion>>,
+    /// Those of them whose store did not open again.
+    pub refused: Vec<usize>,
+    /// OSDs whose store did not open because a request failed for once, and when they are tried again.
+    retries: Vec<(Instant, usize)>,
     clients: u64,
 }
 
@@ -37,6 +46,9 @@ impl SimCluster {
             mon_disks: BTreeMap::new(),
             osd_disks: BTreeMap::new(),
             osds: BTreeSet::new(),
+            forgetful: BTreeMap::new(),
+            refused: Vec::new(),
+            retries: Vec::new(),
             clients: 0,
         };
         let options = cluster.world.options.clone();
@@ -197,19 +209,74 @@ impl SimCluster {
         let latency = self.world.options.disk_latency_mean;
         let rng = self.world.rng.fork();
         match OsdNode::open(config, disk, self.world.now, latency, rng, self.world.options.plant) {
-            Ok(node) => self.world.start(NodeId::Osd(at), SimNode::Osd(Box::new(node))),
-            Err(why) => self.world.fail(format!("osd.{at} does not come back: {why}")),
+            Ok(node) => {
+                self.note_forgotten(at, &node);
+                self.world.start(NodeId::Osd(at), SimNode::Osd(Box::new(node)));
+            }
+            Err(Refusal::Store(disk, why)) => self.refuse(at, disk, why),
+            Err(Refusal::Osd(why)) => self.world.fail(format!("osd.{at} does not come back: {why}")),
         }
+    }
+
+    /// What does not open may be tried again where requests fail for once, and is gone where a device has lied.
+    fn refuse(&mut self, at: usize, disk: OsdDisk, why: String) {
+        let flaky = disk.is_flaky();
+        self.osd_disks.insert(at, disk);
+        if self.forgetful.remove(&at).is_some() {
+            self.world.mark("met: a store that refused to open after lies");
+            self.refused.push(at);
+        } else if flaky {
+            self.world.mark("met: a store that did not open for once");
+            self.retries.push((self.world.now + RETRY, at));
+        } else {
+            self.world.fail(format!("osd.{at} does not come back: {why}"));
+        }
+        self.world.trace.note(self.world.now, format_args!("osd.{at} does not open: {why}"));
+    }
+
+    fn note_forgotten(&mut self, at: usize, node: &OsdNode) {
+        let Some(before) = self.forgetful.remove(&at) else { return };
+        let after = |pg| node.osd().pg(pg).map(|pg| pg.log.head());
+        let forgot = before.into_iter().filter(|&(pg, head)| after(pg).is_none_or(|now| now < head)).count();
+        self.world.mark(match forgot {
+            0 => "met: a device that lied and kept all the same",
+            _ => "met: an OSD that forgot what was durable",
+        });
+        self.world.trace.note(self.world.now, format_args!("osd.{at} comes back older in {forgot} PGs"));
     }
 
     /// Kills an OSD; its disk stays, less what a power cut takes.
     pub fn crash_osd(&mut self, at: usize, power: bool) {
         if let Some(SimNode::Osd(mut node)) = self.world.kill(NodeId::Osd(at), !power) {
-            let (checksums, unreadable) = node.met();
-            self.world.mark_times("met: a checksum that did not match", checksums);
-            self.world.mark_times("met: a block that could not be read", unreadable);
+            self.note_met(&mut node);
             self.osd_disks.insert(at, node.crash(power));
         }
+    }
+
+    /// The power of an OSD goes whose device lied about flushes.
+    pub fn lose_osd(&mut self, at: usize, loss: Loss) {
+        if let Some(SimNode::Osd(mut node)) = self.world.kill(NodeId::Osd(at), false) {
+            self.note_met(&mut node);
+            let heads = node.osd().pgs().map(|pg| (pg.id, pg.log.head())).collect();
+            self.forgetful.insert(at, heads);
+            self.osd_disks.insert(at, node.lose(loss));
+        }
+    }
+
+    fn note_met(&mut self, node: &mut OsdNode) {
+        for (mark, times) in node.met() {
+            self.world.mark_times(mark, times);
+        }
+    }
+
+    /// Acts on the disk and the index of an OSD, which may be down.
+    pub fn with_disk(&mut self, at: usize, act: impl FnOnce(&mut SimDisk, &SimKv)) {
+        if let Some(disk) = self.osd_disks.get_mut(&at) {
+            return act(&mut disk.disk, &disk.kv);
+        }
+        self.world.with_node(NodeId::Osd(at), |node, _, _, _| {
+            node.osd().map(|osd| osd.with_disk(act));
+        });
     }
 
     /// An OSD's disk is emptied; it starts again as the one it was.
@@ -277,10 +344,15 @@ impl SimCluster {
             let NodeId::Osd(at) = node else { continue };
             self.crash_osd(at, false);
             if failed {
+                self.world.mark("met: an OSD that ended with an error");
                 self.world.trace.note(self.world.now, format_args!("osd.{at} failed: {reason}"));
             }
             self.start_osd(at);
         }
+        let now = self.world.now;
+        let due = |&mut (retry, _): &mut (Instant, usize)| retry <= now;
+        let due: Vec<(Instant, usize)> = self.retries.extract_if(.., due).collect();
+        due.into_iter().for_each(|(_, at)| self.start_osd(at));
     }
 
     pub fn run_for(&mut self, duration: Duration) {

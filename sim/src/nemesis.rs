@@ -5,9 +5,11 @@
 //! is clean: else it could be the last good copy, and losing it no bug. Rot stays hidden in a copy that counts as
 //! clean, so it also needs a pool that acknowledges no write with a single copy. So do lost and misdirected writes, which
 //! befall only the data area of the same disk (a journal that lies is a disk that lies about flushes, after which no
-//! restart of its OSD may count as one of the same), and blocks that cannot be read.
+//! restart of its OSD may count as one of the same), and blocks that cannot be read. What a device loses that lied about
+//! flushes its OSD has forgotten and does not know: [`lies`] says when that may happen.
 
 mod disks;
+mod lies;
 mod links;
 pub(crate) mod operators;
 
@@ -31,6 +33,10 @@ pub struct Nemesis {
     replaced: u64,
     /// The one OSD whose disk rots.
     rotten: Option<usize>,
+    /// What becomes of a device that lies about flushes.
+    lie: Option<lies::Lie>,
+    /// The one OSD whose disk fails requests at the moment.
+    flaky: Option<usize>,
     /// OSDs that are lost and still in the map.
     gone: Vec<usize>,
     operators: operators::Operators,
@@ -45,6 +51,7 @@ enum End {
     Heal,
     Unclog(NodeId, NodeId),
     Quicken(usize),
+    Steady(usize),
     FullRatio,
     FlagOff(&'static str),
 }
@@ -62,6 +69,8 @@ enum Fault {
     Rot,
     SpoilWrite { misdirect: bool },
     Unreadable,
+    Lie,
+    Transient,
     Sluggish,
     Skew,
     Clog,
@@ -84,6 +93,8 @@ impl Nemesis {
             replacing: None,
             replaced: 0,
             rotten: None,
+            lie: None,
+            flaky: None,
             gone: Vec::new(),
             operators: operators::Operators::default(),
             load: 0,
@@ -113,9 +124,12 @@ impl Nemesis {
         }
         self.finish_replacing(cluster);
         self.finish_mons(cluster);
+        self.tend_lie(cluster);
         if now >= self.next_at {
             self.plan(cluster);
-            self.begin(cluster);
+            if !self.is_held(now) {
+                self.begin(cluster);
+            }
         }
     }
 
@@ -128,6 +142,7 @@ impl Nemesis {
         cluster.world.unskew();
         self.heal_disks(cluster);
         cluster.start_everything();
+        self.replace_refused(cluster);
         cluster.world.trace.note(cluster.world.now, format_args!("healed"));
         if self.replacing.is_some() {
             let limit = cluster.world.options.liveness;
@@ -228,6 +243,8 @@ impl Nemesis {
         offer(f.gone, Fault::Gone, 3);
         offer(f.orders, Fault::Orders, 4);
         offer(f.overload, Fault::Overload, 2);
+        offer(f.lie, Fault::Lie, 4);
+        offer(f.transient, Fault::Transient, 4);
         let Some(&fault) = self.rng.pick(&choices) else { return };
         let now = cluster.world.now;
         // Short and long outages find different things: below and above the heartbeat grace.
@@ -236,7 +253,7 @@ impl Nemesis {
             Fault::CrashOsd { power } => {
                 let Some(at) = self.some_osd(cluster) else { return };
                 cluster.world.mark(if power { "fault: power" } else { "fault: crash" });
-                cluster.crash_osd(at, power);
+                self.crash(cluster, at, power);
                 self.ends.push((now + outage, End::StartOsd(at)));
             }
             Fault::CrashMon => {
@@ -303,6 +320,8 @@ impl Nemesis {
             }
             Fault::SpoilWrite { misdirect } => self.spoil_write(cluster, misdirect),
             Fault::Unreadable => self.unreadable(cluster),
+            Fault::Lie => self.lie(cluster, outage),
+            Fault::Transient => self.transient(cluster, outage),
             Fault::Sluggish => self.sluggish(cluster, outage),
             Fault::Skew => self.skew(cluster),
             Fault::Clog => self.clog(cluster, outage),
@@ -326,7 +345,7 @@ impl Nemesis {
             Fault::Blackout => {
                 cluster.world.mark("fault: blackout");
                 for at in cluster.osds.clone() {
-                    cluster.crash_osd(at, true);
+                    self.crash(cluster, at, true);
                     let after = Duration::from_millis(self.rng.range(100, 8000));
                     self.ends.push((now + after, End::StartOsd(at)));
                 }
@@ -356,6 +375,7 @@ impl Nemesis {
                     node.osd().into_iter().for_each(|osd| osd.slow(1));
                 });
             }
+            End::Steady(at) => self.steady(cluster, at),
             End::FullRatio => self.order(cluster, json!({"prefix": "osd set-full-ratio", "ratio": 0.95})),
             End::FlagOff(flag) => self.order(cluster, json!({"prefix": "osd unset", "key": flag})),
         }

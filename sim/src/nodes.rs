@@ -6,7 +6,7 @@ mod osd;
 
 pub use client::ClientNode;
 pub use mon::{MonDisk, MonNode};
-pub use osd::{OsdDisk, OsdNode};
+pub use osd::{OsdDisk, OsdNode, Refusal};
 
 use crate::world::{Input, Node, Output};
 use nacre_types::{Epoch, Instant, PgId};

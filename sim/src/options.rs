@@ -1,8 +1,9 @@
 //! What a run is made of: drawn from the seed, then frozen. Each fault class and each kind of work is off in half of the
 //! seeds or more, since a run with everything at once hides what a single fault would show.
 //!
-//! [`Options::swarm`] draws from everything there is. [`Options::draw`] is its first half, the classes there were at the
-//! beginning: what was added later is drawn from a generator of its own, so that a seed's first half stays what it was.
+//! [`Options::sweep`] draws from everything there is. [`Options::draw`] is its first part, the classes there were at the
+//! beginning, and [`Options::swarm`] its second: what was added later is drawn from a generator of its own, so that a seed's
+//! earlier parts stay what they were.
 
 use crate::network::Conditions;
 use nacre_types::Rng;
@@ -66,6 +67,10 @@ pub struct Faults {
     pub overload: bool,
     /// The machines take the unusual turns they are allowed.
     pub buggify: bool,
+    /// One OSD's disk reports flushes as done that made nothing durable, then may lose its power.
+    pub lie: bool,
+    /// Reads, writes or flushes of one OSD's disk fail for a while; the same succeeds later.
+    pub transient: bool,
 }
 
 /// What clients do.
@@ -152,7 +157,7 @@ pub struct Options {
 impl Faults {
     /// Whether one OSD's disk spoils what it holds.
     pub fn spoils(&self) -> bool {
-        self.rot || self.lost || self.misdirect || self.eio
+        self.rot || self.lost || self.misdirect || self.eio || self.lie
     }
 
     /// By name, as on the command line: `crash,power`; `none` for nothing.
@@ -173,7 +178,7 @@ impl Faults {
         self.named_mut().into_iter().map(|(name, on)| (name, *on)).collect()
     }
 
-    fn named_mut(&mut self) -> [(&'static str, &mut bool); 27] {
+    fn named_mut(&mut self) -> [(&'static str, &mut bool); 29] {
         [
             ("crash", &mut self.crash),
             ("power", &mut self.power),
@@ -202,6 +207,8 @@ impl Faults {
             ("orders", &mut self.orders),
             ("overload", &mut self.overload),
             ("buggify", &mut self.buggify),
+            ("lie", &mut self.lie),
+            ("transient", &mut self.transient),
         ]
     }
 }
@@ -314,7 +321,15 @@ impl Options {
         }
     }
 
-    /// What a sweep runs: [`Options::draw`], and what was added since.
+    /// What a sweep runs: [`Options::swarm`], and what was added since.
+    pub fn sweep(seed: u64) -> Options {
+        let swarm = Options::swarm(seed);
+        let mut rng = Rng::new(seed ^ 0x0066_6c75_7368_6573);
+        let faults = Faults { lie: rng.chance(1, 6), transient: rng.chance(1, 6), ..swarm.faults };
+        Options { faults, ..swarm }.within_budget()
+    }
+
+    /// [`Options::draw`], and what was added first.
     pub fn swarm(seed: u64) -> Options {
         let drawn = Options::draw(seed);
         let mut rng = Rng::new(seed ^ 0x7377_6172_6d69_6e67);

@@ -54,7 +54,7 @@ const AUDIT_STEPS: u32 = 5;
 
 /// Runs one seed with the options drawn from it.
 pub fn run_seed(seed: u64, print: bool) -> Outcome {
-    run(Options::swarm(seed), print)
+    run(Options::sweep(seed), print)
 }
 
 pub fn run(options: Options, print: bool) -> Outcome {

@@ -15,7 +15,7 @@ const ASKED: &str = "NACRE_SIM_HASHES";
 
 fn hashes() -> Vec<String> {
     let hash = |seed| {
-        let options = Options { safety: Duration::from_secs(20), ..Options::swarm(seed) };
+        let options = Options { safety: Duration::from_secs(20), ..Options::sweep(seed) };
         let outcome = run(options, false);
         format!("{seed}:{:016x}:{}", outcome.hash, outcome.events)
     };

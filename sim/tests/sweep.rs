@@ -30,7 +30,7 @@ const MUST_HIT: [&str; 8] = [
 fn a_few_seeds() {
     let mut marks = std::collections::BTreeSet::new();
     for seed in 1..=20 {
-        marks.extend(check(Options { safety: Duration::from_secs(20), ..Options::swarm(seed) }));
+        marks.extend(check(Options { safety: Duration::from_secs(20), ..Options::sweep(seed) }));
     }
     let missing: Vec<_> = MUST_HIT.iter().filter(|mark| !marks.contains(*mark)).collect();
     assert!(missing.is_empty(), "never hit: {missing:?}");
@@ -47,6 +47,7 @@ fn seeds_that_once_failed() {
         match words.next() {
             Some("drawn") => {}
             Some("swarm") => options = Options::swarm(seed),
+            Some("sweep") => options = Options::sweep(seed),
             faults => options.faults = Faults::parse(faults.unwrap_or_default()).expect("faults by name"),
         }
         for setting in words.take_while(|word| word.contains('=')) {

@@ -106,6 +106,9 @@ pub(crate) fn recover<K: Kv>(
     {
         return Err(OpenError::IndexCorrupt(format!("its positions make no sense: {from:?}, {applied:?}")));
     }
+    // A daemon that died may have left records in the device's cache. The index must not know of one that a power cut, or a
+    // flush that fails, can still take away.
+    disk.flush()?;
     let mut walk = Walk {
         disk,
         ring: Ring { offset: superblock.journal_offset, bytes: superblock.journal_bytes },

@@ -25,7 +25,7 @@ struct Args {
 
 impl Args {
     fn options(&self, seed: u64) -> anyhow::Result<Options> {
-        let mut options = if self.drawn { Options::draw(seed) } else { Options::swarm(seed) };
+        let mut options = if self.drawn { Options::draw(seed) } else { Options::sweep(seed) };
         for setting in &self.settings {
             options.set(setting).map_err(anyhow::Error::msg)?;
         }

@@ -3,11 +3,12 @@
 use super::{End, Nemesis};
 use crate::cluster::SimCluster;
 use crate::network::NodeId;
+use nacre_store::testing::Flaky;
 use std::time::Duration;
 
 impl Nemesis {
     /// The one OSD whose disk may spoil what it holds, if no other copy is in danger at the moment.
-    fn spoilt_osd(&mut self, cluster: &mut SimCluster) -> Option<usize> {
+    pub(super) fn spoilt_osd(&mut self, cluster: &mut SimCluster) -> Option<usize> {
         let some = self.some_osd(cluster)?;
         let at = *self.rotten.get_or_insert(some);
         cluster.is_clean().then_some(at)
@@ -53,6 +54,43 @@ impl Nemesis {
         self.ends.push((now + outage, End::Quicken(at)));
     }
 
+    /// Reads, writes or flushes of a disk, or flushes of its index, fail now and then.
+    pub(super) fn transient(&mut self, cluster: &mut SimCluster, outage: Duration) {
+        let Some(at) = self.some_osd(cluster).filter(|_| self.flaky.is_none()) else { return };
+        let permille = *self.rng.pick(&[5, 50, 300]).expect("not empty");
+        let (mark, what, flaky, index) = match self.rng.below(5) {
+            0 | 1 => {
+                ("fault: passing read errors", "reads", Flaky { reads: permille, ..Flaky::default() }, 0)
+            }
+            2 => ("fault: passing write errors", "writes", Flaky { writes: permille, ..Flaky::default() }, 0),
+            3 => {
+                ("fault: passing flush errors", "flushes", Flaky { flushes: permille, ..Flaky::default() }, 0)
+            }
+            _ => ("fault: passing index errors", "flushes of the index", Flaky::default(), permille),
+        };
+        cluster.with_disk(at, |disk, kv| {
+            disk.set_flaky(flaky);
+            kv.set_flaky(index);
+        });
+        self.flaky = Some(at);
+        cluster.world.mark(mark);
+        let now = cluster.world.now;
+        cluster
+            .world
+            .trace
+            .note(now, format_args!("{permille} of 1000 {what} of osd.{at} fail for {outage:?}"));
+        self.ends.push((now + outage, End::Steady(at)));
+    }
+
+    pub(super) fn steady(&mut self, cluster: &mut SimCluster, at: usize) {
+        self.flaky = None;
+        cluster.with_disk(at, |disk, kv| {
+            disk.set_flaky(Flaky::default());
+            kv.set_flaky(0);
+        });
+        cluster.world.trace.note(cluster.world.now, format_args!("no request of osd.{at} fails any more"));
+    }
+
     /// No disk is slow any more or spoils another write. What is spoilt stays so.
     pub(super) fn heal_disks(&mut self, cluster: &mut SimCluster) {
         for at in cluster.osds.clone() {
@@ -60,5 +98,9 @@ impl Nemesis {
                 node.osd().into_iter().for_each(|osd| osd.heal_disk());
             });
         }
+        if let Some(at) = self.flaky {
+            self.steady(cluster, at);
+        }
+        self.end_lie(cluster);
     }
 }

@@ -4,7 +4,7 @@ use crate::options::Plant;
 use crate::world::{Input, Node, Output};
 use bytes::Bytes;
 use nacre_osd::{Osd, OsdConfig, OsdEffect, OsdEvent};
-use nacre_store::testing::{SimDisk, SimKv};
+use nacre_store::testing::{Loss, SimDisk, SimKv};
 use nacre_store::{DiskDone, DiskRequest, FormatOptions, FsckReport, ObjectStore as _, Store, StoreConfig};
 use nacre_types::{Epoch, Instant, Machine, OsdId, Outbox, PgId, RequestId, Rng};
 use nacre_wire::{Data, Message, Packet};
@@ -32,9 +32,21 @@ impl OsdDisk {
         OsdDisk { disk, kv, uuid: uuid.into() }
     }
 
+    pub fn is_flaky(&self) -> bool {
+        self.disk.is_flaky() || self.kv.is_flaky()
+    }
+
     pub fn fsck(&mut self) -> FsckReport {
         nacre_store::fsck(&mut self.disk, &mut self.kv, true)
     }
+}
+
+/// Why an OSD does not start.
+pub enum Refusal {
+    /// Its store does not open: the disk, as it is now.
+    Store(OsdDisk, String),
+    /// The store opens, and holds what the OSD does not start with.
+    Osd(String),
 }
 
 pub struct OsdNode {
@@ -68,11 +80,13 @@ impl OsdNode {
         latency_mean: Duration,
         mut rng: Rng,
         plant: Plant,
-    ) -> Result<OsdNode, String> {
-        let store = Store::mount(&mut parts.disk, parts.kv.clone(), StoreConfig::default())
-            .map_err(|error| error.to_string())?;
+    ) -> Result<OsdNode, Refusal> {
+        let store = match Store::mount(&mut parts.disk, parts.kv.clone(), StoreConfig::default()) {
+            Ok(store) => store,
+            Err(error) => return Err(Refusal::Store(parts, error.to_string())),
+        };
         let config = OsdConfig { seed: rng.next_u64(), instance: rng.next_u64(), ..config };
-        let osd = Osd::open(config, store, now).map_err(|error| error.to_string())?;
+        let osd = Osd::open(config, store, now).map_err(|error| Refusal::Osd(error.to_string()))?;
         Ok(OsdNode {
             osd,
             disk: parts.disk,
@@ -109,9 +123,14 @@ impl OsdNode {
         &self.osd
     }
 
-    /// How often what the disk spoilt was noticed: by a checksum, and by a read that failed.
-    pub fn met(&mut self) -> (u64, u64) {
-        (self.osd.store().stats().checksum_errors, std::mem::take(&mut self.disk.bad_reads))
+    /// How often what the disk spoilt was noticed.
+    pub fn met(&mut self) -> [(&'static str, u64); 3] {
+        let passing = std::mem::take(&mut self.disk.passing_errors) + self.kv.take_passing_errors();
+        [
+            ("met: a checksum that did not match", self.osd.store().stats().checksum_errors),
+            ("met: a block that could not be read", std::mem::take(&mut self.disk.bad_reads)),
+            ("met: a request that failed for once", passing),
+        ]
     }
 
     /// The disk gets slower, or faster again.
@@ -154,6 +173,20 @@ impl OsdNode {
         } else {
             self.disk.lose_writes(1);
         }
+    }
+
+    /// Acts on the disk and the index.
+    pub fn with_disk(&mut self, act: impl FnOnce(&mut SimDisk, &SimKv)) {
+        act(&mut self.disk, &self.kv);
+    }
+
+    /// The process dies with the power, and the device had lied about flushes.
+    pub fn lose(mut self, loss: Loss) -> OsdDisk {
+        self.disk.power_with(loss);
+        self.kv.power_with(loss);
+        self.disk.lie(false);
+        self.kv.lie(false);
+        OsdDisk { disk: self.disk, kv: self.kv, uuid: self.uuid }
     }
 
     /// The disk takes so many times as long as usual.

@@ -3,6 +3,8 @@
 //! Writes are seen by later reads at once when they complete, and are durable after a flush. When the power goes, each
 //! 512-byte sector of each write since then has landed or not, at random; so have those of writes still under way.
 //! Requests complete in any order the caller likes, except that a flush waits for the writes requested before it.
+//!
+//! It can be told to lie about flushes, and to fail requests now and then ([`Flaky`]).
 
 use crate::{DiskDone, DiskError, DiskRequest, DiskSync};
 use bytes::{Bytes, BytesMut};
@@ -13,6 +15,38 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const SECTOR: usize = 512;
 
 type Blocks = BTreeMap<u64, Box<[u8; BLOCK]>>;
+
+/// What becomes of the cache of a device that lied about flushes, when its power goes. Positions are parts of 1000 of what
+/// was written since its last true flush, so that one value means about the same instant to a disk and its index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loss {
+    /// All of it is gone.
+    All,
+    /// What was written first is there, the rest is gone.
+    After(u64),
+    /// Each write lands, tears or vanishes by itself; of an index, some first part lands.
+    Any,
+}
+
+impl Loss {
+    /// How many of so many writes, the oldest, are not gone for certain.
+    pub(crate) fn kept(self, count: usize) -> usize {
+        match self {
+            Loss::All => 0,
+            Loss::After(permille) => (count as u64 * permille / 1000) as usize,
+            Loss::Any => count,
+        }
+    }
+}
+
+/// Requests of so many in a thousand fail for a while; the same succeeds later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Flaky {
+    pub reads: u64,
+    pub writes: u64,
+    /// One that fails may forget what it was to make durable.
+    pub flushes: u64,
+}
 
 /// See the module. Everything random comes from the seed.
 #[derive(Debug)]
@@ -34,6 +68,12 @@ pub struct SimDisk {
     misdirect_writes: u32,
     /// Writes below are not lost or misdirected.
     spoils_from: u64,
+    lies: bool,
+    /// Flushes that were lies, since the last true one.
+    lied: u64,
+    flaky: Flaky,
+    /// Requests that failed and would have succeeded later.
+    pub passing_errors: u64,
     /// Blocks that were unreadable and were asked for.
     pub bad_reads: u64,
     pub writes: u64,
@@ -55,6 +95,10 @@ impl SimDisk {
             lose_writes: 0,
             misdirect_writes: 0,
             spoils_from: 0,
+            lies: false,
+            lied: 0,
+            flaky: Flaky::default(),
+            passing_errors: 0,
             bad_reads: 0,
             writes: 0,
             flushes: 0,
@@ -115,6 +159,11 @@ impl SimDisk {
 
     /// The power goes: the cache is lost, and what was on its way has landed in part.
     pub fn power(&mut self) {
+        self.power_with(Loss::Any);
+    }
+
+    /// Likewise; what is lost of the cache is given.
+    pub fn power_with(&mut self, loss: Loss) {
         let queue = std::mem::take(&mut self.queue);
         for request in queue {
             if let DiskRequest::Write { offset, segments, .. } = request {
@@ -123,9 +172,11 @@ impl SimDisk {
                 self.volatile.push((offset, bytes.freeze()));
             }
         }
+        self.lied = 0;
         self.cached.clear();
+        self.volatile.truncate(loss.kept(self.volatile.len()));
         for (offset, bytes) in std::mem::take(&mut self.volatile) {
-            let fate = self.rng.below(3);
+            let fate = if loss == Loss::Any { self.rng.below(3) } else { 0 };
             for (at, sector) in bytes.chunks(SECTOR).enumerate() {
                 let lands = match fate {
                     0 => true,
@@ -219,6 +270,44 @@ impl SimDisk {
         self.misdirect_writes = count;
     }
 
+    /// From now on flushes report success and make nothing durable; or they are true again.
+    pub fn lie(&mut self, lies: bool) {
+        self.lies = lies;
+    }
+
+    /// Flushes since the last true one that were lies.
+    pub fn lied(&self) -> u64 {
+        self.lied
+    }
+
+    /// From now on some requests fail.
+    pub fn set_flaky(&mut self, flaky: Flaky) {
+        self.flaky = flaky;
+    }
+
+    pub fn is_flaky(&self) -> bool {
+        self.flaky != Flaky::default()
+    }
+
+    /// Whether a request fails of which so many in a thousand do.
+    fn passes_by(&mut self, permille: u64, offset: u64) -> Result<(), DiskError> {
+        if permille > 0 && self.rng.chance(permille, 1000) {
+            self.passing_errors += 1;
+            return Err(DiskError::Io { offset, reason: "injected, for a while".into() });
+        }
+        Ok(())
+    }
+
+    /// A flush has failed: each write since the last one is forgotten or still waits for the next.
+    fn forget_some(&mut self) {
+        self.cached.clear();
+        for (offset, bytes) in std::mem::take(&mut self.volatile) {
+            if self.rng.chance(1, 2) {
+                self.cache(offset, bytes);
+            }
+        }
+    }
+
     fn check(&self, offset: u64, length: usize) -> Result<(), DiskError> {
         assert!(offset.is_multiple_of(BLOCK_U64) && length.is_multiple_of(BLOCK), "requests are aligned");
         match offset.checked_add(length as u64) {
@@ -233,6 +322,7 @@ impl SimDisk {
         if self.fail_writes {
             return Err(DiskError::Io { offset, reason: "injected".into() });
         }
+        self.passes_by(self.flaky.writes, offset)?;
         let spoils = offset >= self.spoils_from;
         if spoils && self.lose_writes > 0 {
             self.lose_writes -= 1;
@@ -243,6 +333,11 @@ impl SimDisk {
             self.misdirect_writes -= 1;
             offset += BLOCK_U64;
         }
+        self.cache(offset, bytes);
+        Ok(())
+    }
+
+    fn cache(&mut self, offset: u64, bytes: Bytes) {
         for (at, chunk) in bytes.chunks_exact(BLOCK).enumerate() {
             let number = offset / BLOCK_U64 + at as u64;
             self.bad_blocks.remove(&number);
@@ -256,11 +351,11 @@ impl SimDisk {
             self.cached.insert(number, block);
         }
         self.volatile.push((offset, bytes));
-        Ok(())
     }
 
     fn read(&mut self, offset: u64, length: usize) -> Result<Bytes, DiskError> {
         self.check(offset, length)?;
+        self.passes_by(self.flaky.reads, offset)?;
         let mut out = BytesMut::with_capacity(length);
         for block in offset / BLOCK_U64..(offset + length as u64) / BLOCK_U64 {
             if self.bad_blocks.contains(&block) {
@@ -280,6 +375,15 @@ impl SimDisk {
         if self.fail_flushes {
             return Err(DiskError::Io { offset: 0, reason: "injected flush failure".into() });
         }
+        if let Err(error) = self.passes_by(self.flaky.flushes, 0) {
+            self.forget_some();
+            return Err(error);
+        }
+        if self.lies {
+            self.lied += 1;
+            return Ok(());
+        }
+        self.lied = 0;
         // Not `append`, which walks all of both.
         self.durable.extend(std::mem::take(&mut self.cached));
         self.volatile.clear();

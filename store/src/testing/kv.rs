@@ -1,6 +1,7 @@
 //! An index in memory with RocksDB's crash semantics (WAL off, one column family): writes are lost back to some point
 //! between two of them, at or after the last completed flush, because a memtable may be flushed at any time.
 
+use super::Loss;
 use crate::{Kv, KvError, KvOp};
 use bytes::Bytes;
 use nacre_types::Rng;
@@ -8,17 +9,27 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+type Keys = BTreeMap<Vec<u8>, Bytes>;
+
 #[derive(Debug)]
 struct Inner {
     rng: Rng,
-    now: BTreeMap<Vec<u8>, Bytes>,
-    durable: BTreeMap<Vec<u8>, Bytes>,
+    now: Keys,
+    durable: Keys,
     /// Writes not in `durable`.
     log: Vec<Vec<KvOp>>,
     /// (token, writes it covers) of the flush under way.
     flushing: Option<(u64, usize)>,
     fail_writes: bool,
     fail_flushes: bool,
+    /// The device under it lies about flushes: what is flushed survives the process, not the power.
+    lies: bool,
+    /// What was durable when the lies began, and the writes that are said to be since.
+    lied: Option<(Keys, Vec<Vec<KvOp>>)>,
+    /// Flushes of so many in a thousand fail for a while.
+    flaky: u64,
+    /// Flushes that failed so.
+    passing_errors: u64,
     /// Bytes of keys and values written so far.
     bytes_written: u64,
 }
@@ -39,6 +50,10 @@ impl SimKv {
             flushing: None,
             fail_writes: false,
             fail_flushes: false,
+            lies: false,
+            lied: None,
+            flaky: 0,
+            passing_errors: 0,
             bytes_written: 0,
         };
         SimKv { inner: Rc::new(RefCell::new(inner)) }
@@ -56,6 +71,9 @@ impl SimKv {
         if inner.fail_flushes {
             return Some((token, Err(KvError("injected flush failure".into()))));
         }
+        if let Err(error) = inner.passes_by() {
+            return Some((token, Err(error)));
+        }
         inner.make_durable(point);
         Some((token, Ok(())))
     }
@@ -69,6 +87,46 @@ impl SimKv {
         inner.log.clear();
         inner.flushing = None;
         inner.now = inner.durable.clone();
+    }
+
+    /// The power of a device goes that lied: so does what it said was durable.
+    pub fn power_with(&self, loss: Loss) {
+        let mut inner = self.inner.borrow_mut();
+        if let Some((mut durable, mut log)) = inner.lied.take() {
+            let kept = match loss {
+                Loss::Any => inner.rng.below(log.len() as u64 + 1) as usize,
+                loss => loss.kept(log.len()),
+            };
+            log.drain(..kept).for_each(|ops| apply(&mut durable, ops));
+            (inner.durable, inner.now) = (durable.clone(), durable);
+            (inner.log, inner.flushing) = (Vec::new(), None);
+        } else {
+            drop(inner);
+            self.power();
+        }
+    }
+
+    /// From now on the device under it lies about flushes, or not any more.
+    pub fn lie(&self, lies: bool) {
+        let mut inner = self.inner.borrow_mut();
+        inner.lies = lies;
+        if lies && inner.lied.is_none() {
+            inner.lied = Some((inner.durable.clone(), Vec::new()));
+        }
+    }
+
+    /// From now on flushes of so many in a thousand fail.
+    pub fn set_flaky(&self, permille: u64) {
+        self.inner.borrow_mut().flaky = permille;
+    }
+
+    pub fn is_flaky(&self) -> bool {
+        self.inner.borrow().flaky > 0
+    }
+
+    /// Flushes that failed and would have succeeded later, since this was last asked.
+    pub fn take_passing_errors(&self) -> u64 {
+        std::mem::take(&mut self.inner.borrow_mut().passing_errors)
     }
 
     pub fn fail_writes(&self, fail: bool) {
@@ -90,10 +148,25 @@ impl SimKv {
 }
 
 impl Inner {
+    /// Whether a flush fails at the moment.
+    fn passes_by(&mut self) -> Result<(), KvError> {
+        if self.flaky > 0 && self.rng.chance(self.flaky, 1000) {
+            self.passing_errors += 1;
+            return Err(KvError("injected flush failure, for a while".into()));
+        }
+        Ok(())
+    }
+
     fn make_durable(&mut self, point: usize) {
         let point = point.min(self.log.len());
         for ops in self.log.drain(..point) {
+            if let Some((_, lied)) = self.lied.as_mut().filter(|_| self.lies) {
+                lied.push(ops.clone());
+            }
             apply(&mut self.durable, ops);
+        }
+        if !self.lies {
+            self.lied = None;
         }
         if let Some((_, covered)) = &mut self.flushing {
             *covered = covered.saturating_sub(point);
@@ -101,7 +174,7 @@ impl Inner {
     }
 }
 
-fn apply(map: &mut BTreeMap<Vec<u8>, Bytes>, ops: Vec<KvOp>) {
+fn apply(map: &mut Keys, ops: Vec<KvOp>) {
     for op in ops {
         match op {
             KvOp::Put { key, value } => drop(map.insert(key, value)),
@@ -169,6 +242,7 @@ impl Kv for SimKv {
         if inner.fail_flushes {
             return Err(KvError("injected flush failure".into()));
         }
+        inner.passes_by()?;
         let point = inner.log.len();
         inner.make_durable(point);
         Ok(())

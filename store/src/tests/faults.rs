@@ -1,7 +1,7 @@
 //! Faults of device and index: found, named, and never turned into success.
 
 use super::host::{Host, PG, capacity, object, options, random_data, tiny};
-use crate::testing::{SimDisk, SimKv};
+use crate::testing::{Flaky, SimDisk, SimKv};
 use crate::{
     DiskError, DiskSync, FormatError, FsckError, Kv, KvOp, ObjectStore, OpenError, Store, StoreError,
     Superblock, format, fsck, inspect, wipe,
@@ -49,6 +49,32 @@ fn a_failed_flush_ends_the_store_and_commits_nothing() {
         assert_eq!(host.committed, 1);
         host.failed = None;
         host.crash();
+    }
+}
+
+#[test]
+fn a_mount_whose_flush_fails_leaves_a_store_that_opens() {
+    for seed in 0..300 {
+        let mut host = Host::new(seed, capacity(), tiny());
+        write(&mut host, 0, 0, 4096);
+        host.settle();
+        // The daemon dies between the writes of a record and their flush: both stay in the device's cache.
+        write(&mut host, 1, 0, 4096);
+        host.pump();
+        let written = host.disk.writes + 1;
+        while host.disk.writes < written {
+            let done = host.disk.complete_any().unwrap();
+            host.store().disk_done(done);
+        }
+        host.store = None;
+        host.disk.kill();
+        host.kv.power();
+        host.disk.set_flaky(Flaky { flushes: 1000, ..Flaky::default() });
+        let refused = Store::mount(&mut host.disk, host.kv.clone(), tiny()).err();
+        assert!(matches!(refused, Some(OpenError::Disk(_))), "{refused:?}");
+        host.kv.power();
+        host.disk.set_flaky(Flaky::default());
+        host.restart();
     }
 }
 
