@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::check::CheckError;
-use crate::hash::LANES;
 use crate::map::{Alg, Bucket, CrushMap, Item, Rule, Step, Tunables};
-use crate::straw2::{Draws, Group};
+use crate::straw2::{Draws, padded, scale};
 
 /// Why a map cannot be compiled.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -29,12 +28,10 @@ pub(crate) struct FlatBucket {
     /// A range of `items` and `slots`.
     pub start: u32,
     pub len: u32,
-    /// Straw2: a range of `draw_ids` and `draw_low`. List: where its `list_sums` start (one per item).
+    /// Straw2: a range of `draw_ids`, `draw_weights` and `draw_scales`. List: where its `list_sums` start (one per
+    /// item).
     pub draw_start: u32,
     pub draw_len: u32,
-    /// Straw2: a range of `groups`.
-    pub group_start: u32,
-    pub group_len: u32,
 }
 
 /// A choose step, resolved. Other steps stay as they are.
@@ -45,15 +42,15 @@ pub(crate) enum FlatStep {
 }
 
 /// An immutable map ready for mapping. Build one with [`CrushMap::compile`], per epoch; share it freely.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Compiled {
     pub(crate) tunables: Tunables,
     pub(crate) buckets: Vec<FlatBucket>,
     pub(crate) items: Vec<i32>,
     pub(crate) slots: Vec<Slot>,
     draw_ids: Vec<u32>,
-    draw_low: Vec<u32>,
-    groups: Vec<Group>,
+    draw_weights: Vec<u32>,
+    draw_scales: Vec<f32>,
     list_weights: Vec<u32>,
     list_sums: Vec<u32>,
     /// Index = rule id.
@@ -92,8 +89,11 @@ impl Compiled {
 
     pub(crate) fn draws(&self, bucket: &FlatBucket) -> Draws<'_> {
         let lanes = bucket.draw_start as usize..(bucket.draw_start + bucket.draw_len) as usize;
-        let groups = bucket.group_start as usize..(bucket.group_start + bucket.group_len) as usize;
-        Draws { ids: &self.draw_ids[lanes.clone()], low: &self.draw_low[lanes], groups: &self.groups[groups] }
+        Draws {
+            ids: &self.draw_ids[lanes.clone()],
+            weights: &self.draw_weights[lanes.clone()],
+            scales: &self.draw_scales[lanes],
+        }
     }
 
     /// A list bucket's item weights and running sums.
@@ -111,8 +111,6 @@ impl Compiled {
             len: items.len() as u32,
             draw_start: 0,
             draw_len: 0,
-            group_start: 0,
-            group_len: 0,
         };
         for item in items {
             self.items.push(item.id);
@@ -128,33 +126,19 @@ impl Compiled {
     }
 
     fn add_draws(&mut self, items: &[Item], flat: &mut FlatBucket) {
-        let mut order: Vec<(u32, usize)> = items
-            .iter()
-            .enumerate()
-            .filter(|(_, item)| item.weight > 0)
-            .map(|(at, item)| (item.weight, at))
-            .collect();
-        order.sort_unstable();
         flat.draw_start = self.draw_ids.len() as u32;
-        flat.group_start = self.groups.len() as u32;
-        for (lane, &(weight, at)) in order.iter().enumerate() {
-            let lane = lane as u32;
-            self.draw_ids.push(items[at].id as u32);
-            self.draw_low.push(0xffff - at as u32);
-            let grouped = self.groups.len() as u32 > flat.group_start;
-            match self.groups.last_mut().filter(|group| grouped && group.weight == weight) {
-                Some(group) => group.end = lane + 1,
-                None => self.groups.push(Group { start: lane, end: lane + 1, weight }),
-            }
+        if items.iter().all(|item| item.weight == 0) {
+            return;
         }
-        // Copies of the last item cannot beat it, and make no difference to who wins.
-        while !((self.draw_ids.len() as u32 - flat.draw_start) as usize).is_multiple_of(LANES) {
-            self.draw_ids.push(self.draw_ids[self.draw_ids.len() - 1]);
-            self.draw_low.push(self.draw_low[self.draw_low.len() - 1]);
+        let lanes = padded(items.len());
+        let padding = std::iter::repeat_n(Item { id: 0, weight: 0 }, lanes - items.len());
+        for item in items.iter().copied().chain(padding) {
+            self.draw_ids.push(item.id as u32);
+            self.draw_weights.push(item.weight);
+            self.draw_scales.push(scale(item.weight));
         }
-        flat.draw_len = self.draw_ids.len() as u32 - flat.draw_start;
-        flat.group_len = self.groups.len() as u32 - flat.group_start;
-        self.draws_max = self.draws_max.max(flat.draw_len as usize);
+        flat.draw_len = lanes as u32;
+        self.draws_max = self.draws_max.max(lanes);
     }
 
     fn add_list(&mut self, items: &[Item], flat: &mut FlatBucket) {

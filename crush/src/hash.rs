@@ -6,37 +6,49 @@ const SEED: u32 = 1_315_423_911;
 const X: u32 = 231_232;
 const Y: u32 = 1_232;
 
-/// Straw2 tables are padded to whole multiples of this: one 128-bit register, the widest every x86-64-v2 has.
-pub(crate) const LANES: usize = 4;
+/// `S` independent words, mixed in lock step.
+pub(crate) type Words<const S: usize> = [u32; S];
 
 #[inline(always)]
-fn mix(a: &mut u32, b: &mut u32, c: &mut u32) {
-    *a = a.wrapping_sub(*b).wrapping_sub(*c) ^ (*c >> 13);
-    *b = b.wrapping_sub(*c).wrapping_sub(*a) ^ (*a << 8);
-    *c = c.wrapping_sub(*a).wrapping_sub(*b) ^ (*b >> 13);
-    *a = a.wrapping_sub(*b).wrapping_sub(*c) ^ (*c >> 12);
-    *b = b.wrapping_sub(*c).wrapping_sub(*a) ^ (*a << 16);
-    *c = c.wrapping_sub(*a).wrapping_sub(*b) ^ (*b >> 5);
-    *a = a.wrapping_sub(*b).wrapping_sub(*c) ^ (*c >> 3);
-    *b = b.wrapping_sub(*c).wrapping_sub(*a) ^ (*a << 10);
-    *c = c.wrapping_sub(*a).wrapping_sub(*b) ^ (*b >> 15);
+fn step<const S: usize>(a: &mut Words<S>, b: &Words<S>, c: &Words<S>, shift: impl Fn(u32) -> u32) {
+    for s in 0..S {
+        a[s] = a[s].wrapping_sub(b[s]).wrapping_sub(c[s]) ^ shift(c[s]);
+    }
+}
+
+#[inline(always)]
+fn mix<const S: usize>(a: &mut Words<S>, b: &mut Words<S>, c: &mut Words<S>) {
+    step(a, b, c, |c| c >> 13);
+    step(b, c, a, |a| a << 8);
+    step(c, a, b, |b| b >> 13);
+    step(a, b, c, |c| c >> 12);
+    step(b, c, a, |a| a << 16);
+    step(c, a, b, |b| b >> 5);
+    step(a, b, c, |c| c >> 3);
+    step(b, c, a, |a| a << 10);
+    step(c, a, b, |b| b >> 15);
 }
 
 /// Hash of two words: reweight tests and pools.
-pub fn hash2(mut a: u32, mut b: u32) -> u32 {
-    let mut hash = SEED ^ a ^ b;
-    let (mut x, mut y) = (X, Y);
+pub fn hash2(a: u32, b: u32) -> u32 {
+    let mut hash = [SEED ^ a ^ b];
+    let (mut a, mut b, mut x, mut y) = ([a], [b], [X], [Y]);
     mix(&mut a, &mut b, &mut hash);
     mix(&mut x, &mut a, &mut hash);
     mix(&mut b, &mut y, &mut hash);
-    hash
+    hash[0]
 }
 
 /// Hash of three words: draws and permutations.
+pub fn hash3(a: u32, b: u32, c: u32) -> u32 {
+    hash3_of(a, [b], c)[0]
+}
+
+/// `hash3` of `a`, each of `b`, and `c`.
 #[inline(always)]
-pub fn hash3(mut a: u32, mut b: u32, mut c: u32) -> u32 {
-    let mut hash = SEED ^ a ^ b ^ c;
-    let (mut x, mut y) = (X, Y);
+pub(crate) fn hash3_of<const S: usize>(a: u32, mut b: Words<S>, c: u32) -> Words<S> {
+    let mut hash = b.map(|b| SEED ^ a ^ b ^ c);
+    let (mut a, mut c, mut x, mut y) = ([a; S], [c; S], [X; S], [Y; S]);
     mix(&mut a, &mut b, &mut hash);
     mix(&mut c, &mut x, &mut hash);
     mix(&mut y, &mut a, &mut hash);
@@ -46,16 +58,16 @@ pub fn hash3(mut a: u32, mut b: u32, mut c: u32) -> u32 {
 }
 
 /// Hash of four words: list buckets.
-pub fn hash4(mut a: u32, mut b: u32, mut c: u32, mut d: u32) -> u32 {
-    let mut hash = SEED ^ a ^ b ^ c ^ d;
-    let (mut x, mut y) = (X, Y);
+pub fn hash4(a: u32, b: u32, c: u32, d: u32) -> u32 {
+    let mut hash = [SEED ^ a ^ b ^ c ^ d];
+    let (mut a, mut b, mut c, mut d, mut x, mut y) = ([a], [b], [c], [d], [X], [Y]);
     mix(&mut a, &mut b, &mut hash);
     mix(&mut c, &mut d, &mut hash);
     mix(&mut a, &mut x, &mut hash);
     mix(&mut y, &mut b, &mut hash);
     mix(&mut c, &mut x, &mut hash);
     mix(&mut y, &mut d, &mut hash);
-    hash
+    hash[0]
 }
 
 /// The CRUSH input of a PG: the PG's seed folded to `pgp_num` slices, hashed with the pool so that pools do not

@@ -16,7 +16,7 @@ use crate::map::{Alg, Mode, NUM_REP_MAX, Step, WEIGHT_ONE, WORK_MAX};
 #[derive(Clone, Default, Debug)]
 pub struct Scratch {
     /// One key per lane of the widest bucket.
-    keys: Vec<u32>,
+    keys: Vec<f32>,
     /// A permutation of the largest bucket's positions.
     permutation: Vec<u32>,
     /// The working set of a rule, and what the current step chooses: the items, and the leaves under them.
@@ -34,7 +34,7 @@ impl Scratch {
 
     fn fit(&mut self, map: &Compiled, num_rep: usize) {
         if self.keys.len() < map.draws_max {
-            self.keys.resize(map.draws_max, 0);
+            self.keys.resize(map.draws_max, 0.0);
         }
         if self.permutation.len() < map.items_max {
             self.permutation.resize(map.items_max, 0);
@@ -80,7 +80,7 @@ struct Context<'a> {
 
 /// Working memory of choosing.
 struct Draft<'a> {
-    keys: &'a mut [u32],
+    keys: &'a mut [f32],
     permutation: &'a mut [u32],
     work: &'a mut u32,
 }
