@@ -46,6 +46,9 @@ use std::time::Duration;
 /// How long a transfer may stand still before it is started over.
 pub(crate) const STALL: Duration = Duration::from_secs(10);
 
+/// For so long reads of an object may fail before the only known copy counts as damaged.
+const READS_FAIL: Duration = Duration::from_secs(30);
+
 /// Recovery's, backfill's and scrub's part of a PG.
 #[derive(Debug, Default)]
 pub(crate) struct Recovery {
@@ -65,6 +68,8 @@ pub(crate) struct Recovery {
     unseen: BTreeMap<ObjectId, (EVersion, EVersion)>,
     /// Primary: what a receiver would not make of another object of the family.
     in_full: BTreeSet<(OsdId, ObjectId)>,
+    /// Objects whose only known copy is here and could not be read: since when, and when last.
+    unread: BTreeMap<ObjectId, (Instant, Instant)>,
     gate: gate::Gate,
     pub(crate) backfills: BTreeMap<OsdId, Backfill>,
     pub(crate) scrub: Scrub,

@@ -9,6 +9,7 @@ use nacre_client::{ClientConfig, ClientEvent, Cluster};
 use nacre_maps::{MonMap, OsdMap};
 use nacre_mon::{Bootstrap, Mon, MonConfig};
 use nacre_osd::{OsdConfig, Tunables};
+use nacre_store::OpenError;
 use nacre_store::testing::{Loss, SimDisk, SimKv};
 use nacre_types::{ClientId, EVersion, EntityName, Instant, OsdId, PgId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -213,14 +214,14 @@ impl SimCluster {
                 self.note_forgotten(at, &node);
                 self.world.start(NodeId::Osd(at), SimNode::Osd(Box::new(node)));
             }
-            Err(Refusal::Store(disk, why)) => self.refuse(at, disk, why),
+            Err(Refusal::Store(disk, why)) => self.refuse(at, *disk, why),
             Err(Refusal::Osd(why)) => self.world.fail(format!("osd.{at} does not come back: {why}")),
         }
     }
 
     /// What does not open may be tried again where requests fail for once, and is gone where a device has lied.
-    fn refuse(&mut self, at: usize, disk: OsdDisk, why: String) {
-        let flaky = disk.is_flaky();
+    fn refuse(&mut self, at: usize, disk: OsdDisk, why: OpenError) {
+        let flaky = disk.is_flaky() && matches!(why, OpenError::Disk(_) | OpenError::Kv(_));
         self.osd_disks.insert(at, disk);
         if self.forgetful.remove(&at).is_some() {
             self.world.mark("met: a store that refused to open after lies");
@@ -275,7 +276,9 @@ impl SimCluster {
             return act(&mut disk.disk, &disk.kv);
         }
         self.world.with_node(NodeId::Osd(at), |node, _, _, _| {
-            node.osd().map(|osd| osd.with_disk(act));
+            if let Some(osd) = node.osd() {
+                osd.with_disk(act);
+            }
         });
     }
 

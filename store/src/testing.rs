@@ -6,6 +6,6 @@ pub mod fuzz;
 mod kv;
 mod reference;
 
-pub use disk::{Flaky, Loss, SimDisk};
+pub use disk::{Flaky, Loss, PASSING, SimDisk};
 pub use kv::SimKv;
 pub use reference::Reference;

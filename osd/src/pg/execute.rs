@@ -159,7 +159,7 @@ impl Pg {
         });
         let bad = bad.unwrap_or_else(|| head.clone());
         ctx.log(LogLevel::Error, format!("PG {}: reading {bad} failed: {error}", self.id));
-        if self.recover_bad_copy(ctx, &bad) {
+        if self.recover_bad_copy(ctx, &bad, &error) {
             self.queue_of(head).waiting.push_front(id);
         } else {
             let text = format!("{head} cannot be read and has no other copy: {error}");

@@ -1,7 +1,7 @@
 //! The life of one object's recovery at the primary, and the sending side at whoever is asked.
 
 use super::source::{Next, PushPurpose, Transfer, sequence, split_sequence, stored_version};
-use super::{Active, STALL, Stage, Waiting, family};
+use super::{Active, READS_FAIL, STALL, Stage, Waiting, family};
 use crate::log::{Entry, Missing, decode_version, encode_missing, encode_version, persist};
 use crate::pg::{Pg, PgContext};
 use crate::token::PgPurpose;
@@ -462,10 +462,39 @@ impl Pg {
             }
             Err(error) => {
                 let (object, version) = (transfer.object.clone(), transfer.version);
+                if self.may_be_read_later(ctx, &object, version, &error) {
+                    // Whoever waits for it asks again.
+                    self.recovery.transfers.remove(&number);
+                    return;
+                }
                 self.found_bad(ctx, &object, version, &error.to_string());
                 self.transfer_failed(ctx, number, ErrorCode::Io);
             }
         }
+    }
+
+    /// Whether a read failed that may succeed later, of what may be the only copy. Bytes that do not match their checksum
+    /// are gone; a disk that gives none may give them again. Where another copy is known, it replaces this one at once.
+    pub(super) fn may_be_read_later(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        object: &ObjectId,
+        version: EVersion,
+        error: &StoreError,
+    ) -> bool {
+        let elsewhere = self.is_primary() && !self.sources(ctx, object, version).is_empty();
+        if elsewhere || !matches!(error, StoreError::Disk(_)) {
+            return false;
+        }
+        self.recovery.unread.retain(|_, (_, last)| ctx.now.since(*last) < READS_FAIL);
+        let (first, last) = self.recovery.unread.entry(object.clone()).or_insert((ctx.now, ctx.now));
+        *last = ctx.now;
+        let later = ctx.now.since(*first) < READS_FAIL;
+        if later {
+            let text = format!("PG {}: the only copy of {object} cannot be read: {error}", self.id);
+            ctx.log(LogLevel::Warning, text);
+        }
+        later
     }
 
     /// This disk's copy of an object is damaged: as good as missing. It stays so across a restart.

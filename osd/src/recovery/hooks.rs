@@ -218,9 +218,14 @@ impl Pg {
         }
     }
 
-    /// A client read failed its checksum on the primary's disk: mark the object missing here and recover it from
-    /// another copy; the read is run again afterwards. False if there is no other copy.
-    pub(crate) fn recover_bad_copy(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) -> bool {
+    /// A client read failed on the primary's disk: mark the object missing here and recover it from another copy; the
+    /// read is run again afterwards. False if there is no other copy.
+    pub(crate) fn recover_bad_copy(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        object: &ObjectId,
+        error: &StoreError,
+    ) -> bool {
         if self.missing.contains(object) {
             return true;
         }
@@ -231,8 +236,11 @@ impl Pg {
                 return false;
             }
         };
+        if self.may_be_read_later(ctx, object, version, error) {
+            return false;
+        }
         let elsewhere = !self.sources(ctx, object, version).is_empty();
-        self.found_bad(ctx, object, version, "a client's read failed its checksum");
+        self.found_bad(ctx, object, version, &format!("a client's read failed: {error}"));
         self.recover_object(ctx, object);
         elsewhere
     }

@@ -5,7 +5,9 @@ use crate::world::{Input, Node, Output};
 use bytes::Bytes;
 use nacre_osd::{Osd, OsdConfig, OsdEffect, OsdEvent};
 use nacre_store::testing::{Loss, SimDisk, SimKv};
-use nacre_store::{DiskDone, DiskRequest, FormatOptions, FsckReport, ObjectStore as _, Store, StoreConfig};
+use nacre_store::{
+    DiskDone, DiskRequest, FormatOptions, FsckReport, ObjectStore as _, OpenError, Store, StoreConfig,
+};
 use nacre_types::{Epoch, Instant, Machine, OsdId, Outbox, PgId, RequestId, Rng};
 use nacre_wire::{Data, Message, Packet};
 use std::collections::BTreeMap;
@@ -44,7 +46,7 @@ impl OsdDisk {
 /// Why an OSD does not start.
 pub enum Refusal {
     /// Its store does not open: the disk, as it is now.
-    Store(OsdDisk, String),
+    Store(Box<OsdDisk>, OpenError),
     /// The store opens, and holds what the OSD does not start with.
     Osd(String),
 }
@@ -83,7 +85,10 @@ impl OsdNode {
     ) -> Result<OsdNode, Refusal> {
         let store = match Store::mount(&mut parts.disk, parts.kv.clone(), StoreConfig::default()) {
             Ok(store) => store,
-            Err(error) => return Err(Refusal::Store(parts, error.to_string())),
+            Err(error) => {
+                parts.kv.power();
+                return Err(Refusal::Store(Box::new(parts), error));
+            }
         };
         let config = OsdConfig { seed: rng.next_u64(), instance: rng.next_u64(), ..config };
         let osd = Osd::open(config, store, now).map_err(|error| Refusal::Osd(error.to_string()))?;

@@ -10,6 +10,7 @@
 //! flip NODE [all] | eio NODE | lost NODE | misdirect NODE     a bit of a block (of all), a block that cannot be read, the
 //!                                              next write to the data area goes nowhere or beside its place
 //! failing writes|flushes NODE                  from now on
+//! passing reads|writes|flushes NODE COUNT      of a thousand fail from now on and succeed later; 0 for none
 //! sluggish NODE TIMES                          its disk takes so many times as long
 //! skew NODE SECONDS                            its wall clock
 //! command [fails] {...}                        an operator's, as JSON; $A is the number of A
@@ -40,6 +41,7 @@ use crate::workload::Units;
 use bytes::Bytes;
 use nacre_client::image::CreateOptions;
 use nacre_client::{Image, OpenOptions, Pool, SnapContext};
+use nacre_store::testing::Flaky;
 use nacre_types::{Instant, PgId, SnapId};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -111,6 +113,7 @@ impl Scenario {
             ["misdirect", node] => self.osd(node)?.spoil_write(true),
             ["failing", "writes", node] => self.osd(node)?.disk_mut().fail_writes(true),
             ["failing", "flushes", node] => self.osd(node)?.disk_mut().fail_flushes(true),
+            ["passing", what, node, count] => self.passing(what, node, number(count)?)?,
             ["sluggish", node, times] => self.osd(node)?.slow(number(times)?),
             ["skew", node, time] => {
                 let node = self.node(node)?;
@@ -238,6 +241,18 @@ impl Scenario {
         let node = self.node(node)?;
         let slot = self.cluster.world.nodes.get_mut(&node);
         slot.and_then(|slot| slot.node.osd()).ok_or_else(|| "it is no OSD that runs".into())
+    }
+
+    fn passing(&mut self, what: &str, node: &str, permille: u64) -> Result<(), String> {
+        let NodeId::Osd(at) = self.node(node)? else { return Err("not an OSD".into()) };
+        let flaky = match what {
+            "reads" => Flaky { reads: permille, ..Flaky::default() },
+            "writes" => Flaky { writes: permille, ..Flaky::default() },
+            "flushes" => Flaky { flushes: permille, ..Flaky::default() },
+            _ => return Err("reads, writes or flushes".into()),
+        };
+        self.cluster.with_disk(at, |disk, _| disk.set_flaky(flaky));
+        Ok(())
     }
 
     fn everything(&mut self, verb: &str) -> Result<(), String> {

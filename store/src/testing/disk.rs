@@ -14,6 +14,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const SECTOR: usize = 512;
 
+/// What an error says that [`Flaky`] injects.
+pub const PASSING: &str = "injected, for a while";
+
 type Blocks = BTreeMap<u64, Box<[u8; BLOCK]>>;
 
 /// What becomes of the cache of a device that lied about flushes, when its power goes. Positions are parts of 1000 of what
@@ -293,7 +296,7 @@ impl SimDisk {
     fn passes_by(&mut self, permille: u64, offset: u64) -> Result<(), DiskError> {
         if permille > 0 && self.rng.chance(permille, 1000) {
             self.passing_errors += 1;
-            return Err(DiskError::Io { offset, reason: "injected, for a while".into() });
+            return Err(DiskError::Io { offset, reason: PASSING.into() });
         }
         Ok(())
     }
