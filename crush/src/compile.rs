@@ -127,7 +127,8 @@ impl Compiled {
 
     fn add_draws(&mut self, items: &[Item], flat: &mut FlatBucket) {
         flat.draw_start = self.draw_ids.len() as u32;
-        if items.iter().all(|item| item.weight == 0) {
+        // One item, or none of any weight: the first wins, whatever it draws.
+        if items.len() == 1 || items.iter().all(|item| item.weight == 0) {
             return;
         }
         let lanes = padded(items.len());

@@ -19,14 +19,14 @@ use crate::ln::{bounds, cost};
 /// Words of one 128-bit register, the widest every x86-64-v2 has.
 const LANES: usize = 4;
 /// Registers in lock step. Every operation of the hash waits for the one before it: three independent ones fill the
-/// wait.
+/// wait. Compilers vectorise the loop over three; over one or two they do not, so few items take as many lanes.
 const STREAMS: usize = 3;
 /// The bits of a high end that give way to its lane.
 const LANE_MASK: u32 = 0xff;
 /// Most items a bucket may have.
 pub(crate) const POSITIONS_MAX: usize = 1 << 16;
 
-/// One bucket's drawing tables, by position; empty if no item has weight. Lanes of weight zero, which never win,
+/// One bucket's drawing tables, by position; empty where only the first item can win. Lanes of weight zero, which never win,
 /// fill the last registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Draws<'a> {
@@ -44,7 +44,7 @@ pub(crate) fn scale(weight: u32) -> f32 {
 
 /// How many lanes a bucket of so many items takes.
 pub(crate) fn padded(items: usize) -> usize {
-    items.next_multiple_of(if items <= LANES { LANES } else { STREAMS * LANES })
+    items.next_multiple_of(STREAMS * LANES)
 }
 
 impl Draws<'_> {
@@ -52,11 +52,7 @@ impl Draws<'_> {
     #[inline]
     pub(crate) fn choose(&self, x: u32, r: u32, lows: &mut [f32]) -> usize {
         let Some(lows) = lows.get_mut(..self.ids.len()) else { return 0 };
-        let lowest = if lows.len() <= LANES {
-            self.bracket::<1>(x, r, lows)
-        } else {
-            self.bracket::<STREAMS>(x, r, lows)
-        };
+        let lowest = self.bracket(x, r, lows);
         // Costs are whole numbers, rounded down.
         let limit = f32::from_bits(lowest | LANE_MASK) + 1.0;
         if lows.len() <= LANE_MASK as usize && are_within(lows, limit) == 1 {
@@ -68,20 +64,20 @@ impl Draws<'_> {
     /// Fills `lows` with the low ends of the costs; returns the lowest high end, with its lane in place of the last
     /// bits.
     #[inline(never)]
-    fn bracket<const S: usize>(&self, x: u32, r: u32, lows: &mut [f32]) -> u32 {
-        let (ids, scales) = (self.ids.as_chunks::<S>().0, self.scales.as_chunks::<S>().0);
+    fn bracket(&self, x: u32, r: u32, lows: &mut [f32]) -> u32 {
+        let (ids, scales) = (self.ids.as_chunks::<STREAMS>().0, self.scales.as_chunks::<STREAMS>().0);
         let mut lowest = u32::MAX;
         let mut lane = 0;
-        for ((lows, &ids), scales) in lows.as_chunks_mut::<S>().0.iter_mut().zip(ids).zip(scales) {
+        for ((lows, &ids), scales) in lows.as_chunks_mut::<STREAMS>().0.iter_mut().zip(ids).zip(scales) {
             let hashes = hash3_of(x, ids, r);
-            for s in 0..S {
+            for s in 0..STREAMS {
                 let (low, high) = bounds(hashes[s] & 0xffff);
                 lows[s] = low * scales[s];
                 // Floats above zero sort as their bits do.
                 let key = (high * scales[s]).to_bits() & !LANE_MASK | (lane + s as u32);
                 lowest = lowest.min(key);
             }
-            lane += S as u32;
+            lane += STREAMS as u32;
         }
         lowest
     }
@@ -154,7 +150,7 @@ mod tests {
                     (rng.next_u64() as u32, weight)
                 })
                 .collect();
-            // A bucket without weight has no tables.
+            // Without any weight there would be no tables.
             items[0].1 = items[0].1.max(1);
             // Copies tie with the original, which is first.
             if rng.chance(1, 3) {
