@@ -1,4 +1,12 @@
 //! A device that reports flushes as done and makes nothing durable, and the power cut that shows it.
+//!
+//! **When it may.** Each acting member of a PG has all that was acknowledged, so one member answers for an interval (I2),
+//! and leases lean on members that remember whom they promised what. A member that has forgotten does not know it: it
+//! answers with an older log, or as if it had not been in the interval. If nobody else of the interval is heard, that is
+//! taken for all there was (`tests/scenarios/f38-older-image-is-believed.open`). So the power goes only while all PGs are
+//! clean, nothing else is broken and everybody is heard, and nothing else breaks before all is clean again: the other
+//! members are heard then, and what they tell is newer. Any other power cut leaves a lying device its cache. A store that
+//! refuses to open is lost, and another disk takes its place.
 
 use super::Nemesis;
 use crate::cluster::SimCluster;
@@ -110,7 +118,7 @@ impl Nemesis {
         awake && self.ends.is_empty() && self.replacing.is_none() && cluster.is_clean()
     }
 
-    /// An OSD dies. Where a device has lied, a power cut takes what only [`Nemesis::tend_lie`] may take: the machine stays on.
+    /// An OSD dies. Where a device lies, the machine keeps its power: only [`Nemesis::tend_lie`] may take that.
     pub(super) fn crash(&mut self, cluster: &mut SimCluster, at: usize, power: bool) {
         let lying = self.lie.as_ref().is_some_and(|lie| lie.at == at);
         cluster.crash_osd(at, power && !lying);

@@ -11,6 +11,7 @@
 //!                                              next write to the data area goes nowhere or beside its place
 //! failing writes|flushes NODE                  from now on
 //! passing reads|writes|flushes NODE COUNT      of a thousand fail from now on and succeed later; 0 for none
+//! lying NODE | forgets NODE                    its flushes make nothing durable | it loses power, and all since then
 //! sluggish NODE TIMES                          its disk takes so many times as long
 //! skew NODE SECONDS                            its wall clock
 //! command [fails] {...}                        an operator's, as JSON; $A is the number of A
@@ -41,7 +42,7 @@ use crate::workload::Units;
 use bytes::Bytes;
 use nacre_client::image::CreateOptions;
 use nacre_client::{Image, OpenOptions, Pool, SnapContext};
-use nacre_store::testing::Flaky;
+use nacre_store::testing::{Flaky, Loss};
 use nacre_types::{Instant, PgId, SnapId};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -114,6 +115,16 @@ impl Scenario {
             ["failing", "writes", node] => self.osd(node)?.disk_mut().fail_writes(true),
             ["failing", "flushes", node] => self.osd(node)?.disk_mut().fail_flushes(true),
             ["passing", what, node, count] => self.passing(what, node, number(count)?)?,
+            ["lying" | "forgets", node] => {
+                let NodeId::Osd(at) = self.node(node)? else { return Err("not an OSD".into()) };
+                match words[0] {
+                    "lying" => self.cluster.with_disk(at, |disk, kv| {
+                        disk.lie(true);
+                        kv.lie(true);
+                    }),
+                    _ => self.cluster.lose_osd(at, Loss::All),
+                }
+            }
             ["sluggish", node, times] => self.osd(node)?.slow(number(times)?),
             ["skew", node, time] => {
                 let node = self.node(node)?;
