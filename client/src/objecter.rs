@@ -11,6 +11,7 @@ mod measure;
 mod order;
 mod replies;
 mod route;
+mod unanswered;
 
 pub(crate) use call::{Ask, Call, Owner};
 pub(crate) use linger::{Linger, LingerShared};
@@ -340,13 +341,16 @@ impl Objecter {
 
     fn packet(&mut self, seq: u64, route: &route::Route) -> Packet {
         let epoch = self.following.epoch();
-        let open = route.pg.and_then(|pg| self.by_pg.get(&pg)?.first().copied());
-        let answered_below = if mutant!(AnsweredTooFar) { seq } else { open.unwrap_or(seq).min(seq) };
+        let open = route.pg.and_then(|pg| self.by_pg.get(&pg));
+        let first = open.and_then(|open| open.first().copied());
+        let answered_below = if mutant!(AnsweredTooFar) { seq } else { first.unwrap_or(seq).min(seq) };
+        let unanswered = open.map(|open| unanswered::named(open, seq)).unwrap_or_default();
         let call = &self.calls[&seq];
         let packet = match &call.ask {
             Ask::Object { op, data, .. } => {
                 let (measured, times) = (call.measured, self.measure.take(route.osd));
-                let op = nacre_wire::op::OsdOp { answered_below, measured, times, ..(**op).clone() };
+                let told = nacre_wire::op::OsdOp { answered_below, unanswered, ..(**op).clone() };
+                let op = nacre_wire::op::OsdOp { measured, times, ..told };
                 Packet::new(epoch, op).with(data.clone())
             }
             Ask::Pg { op, .. } => Packet::new(epoch, (**op).clone()),

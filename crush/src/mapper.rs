@@ -25,11 +25,18 @@ pub struct Scratch {
     leaves: Vec<Chosen>,
     /// What is left of `WORK_MAX`.
     work: u32,
+    asked: Vec<i32>,
 }
 
 impl Scratch {
     pub fn new() -> Scratch {
         Scratch::default()
+    }
+
+    /// The OSDs whose in/out weight the last mapping looked at, some perhaps twice. Changing that of any other cannot change
+    /// the outcome.
+    pub fn asked(&self) -> &[i32] {
+        &self.asked
     }
 
     fn fit(&mut self, map: &Compiled, num_rep: usize) {
@@ -46,6 +53,7 @@ impl Scratch {
             }
         }
         self.work = WORK_MAX;
+        self.asked.clear();
     }
 }
 
@@ -83,6 +91,7 @@ struct Draft<'a> {
     keys: &'a mut [f32],
     permutation: &'a mut [u32],
     work: &'a mut u32,
+    asked: &'a mut Vec<i32>,
 }
 
 impl Draft<'_> {
@@ -94,15 +103,15 @@ impl Draft<'_> {
         *self.work = self.work.saturating_sub(price + 8);
         *self.work > 0
     }
-}
 
-impl Context<'_> {
     /// Whether reweighting turns `x` away from this OSD. One without a weight is out.
-    fn is_out(&self, osd: i32) -> bool {
-        match self.weights.get(osd as usize).copied().unwrap_or(0) {
+    #[inline]
+    fn is_out(&mut self, context: &Context<'_>, osd: i32) -> bool {
+        self.asked.push(osd);
+        match context.weights.get(osd as usize).copied().unwrap_or(0) {
             0 => true,
             weight if weight >= WEIGHT_ONE => false,
-            weight => hash2(self.x, osd as u32) & 0xffff >= weight,
+            weight => hash2(context.x, osd as u32) & 0xffff >= weight,
         }
     }
 }
@@ -220,8 +229,8 @@ fn choose_step(
     scratch: &mut Scratch,
 ) -> usize {
     let wanted = if num > 0 { num as usize } else { num_rep.saturating_sub(num.unsigned_abs() as usize) };
-    let Scratch { keys, permutation, working: from, chosen, leaves, work } = scratch;
-    let mut draft = Draft { keys, permutation, work };
+    let Scratch { keys, permutation, working: from, chosen, leaves, work, asked } = scratch;
+    let mut draft = Draft { keys, permutation, work, asked };
     let mut len = 0;
     if wanted > 0 {
         for start in &from[..working] {

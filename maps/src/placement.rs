@@ -1,9 +1,9 @@
 //! Where each PG lies: its up set (what CRUSH, pins and the OSDs' state say) and its acting set (who serves it now).
 
-use crate::{AFFINITY_ONE, Incremental, OsdMap};
+use crate::{AFFINITY_ONE, Incremental, OsdInfo, OsdMap, Pool};
 use nacre_crush::{Scratch, hash2, pg_to_x};
 use nacre_types::{OsdId, PgId, PoolId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 /// One PG's place. Both sets start with their primary.
@@ -23,7 +23,45 @@ impl PgPlacement {
     }
 }
 
-type PoolTable = Arc<Vec<PgPlacement>>;
+/// A PG's place, and the OSDs that CRUSH asked on the way to it: those it chose and those that turned it away.
+#[derive(Clone, Debug)]
+struct Row {
+    place: PgPlacement,
+    asked: Vec<OsdId>,
+}
+
+/// Rows that are copied together when one of them changes.
+const CHUNK: usize = 32;
+
+/// The placement of a pool's PGs. Epochs share the chunks in which nothing differs.
+#[derive(Clone, Debug)]
+struct PoolTable {
+    chunks: Vec<Arc<Vec<Row>>>,
+}
+
+impl PoolTable {
+    fn new(map: &OsdMap, id: PoolId, pool: &Pool) -> PoolTable {
+        let mut mapper = Mapper::new(map);
+        let mut rows = (0..pool.pg_num).map(|seed| mapper.place(PgId::new(id, seed)));
+        let chunks = std::iter::from_fn(|| {
+            let chunk: Vec<Row> = rows.by_ref().take(CHUNK).collect();
+            (!chunk.is_empty()).then(|| Arc::new(chunk))
+        });
+        PoolTable { chunks: chunks.collect() }
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (u32, &Row)> {
+        (0..).zip(self.chunks.iter().flat_map(|chunk| chunk.iter()))
+    }
+
+    fn get(&self, seed: u32) -> Option<&Row> {
+        self.chunks.get(seed as usize / CHUNK)?.get(seed as usize % CHUNK)
+    }
+
+    fn get_mut(&mut self, seed: u32) -> Option<&mut Row> {
+        Arc::make_mut(self.chunks.get_mut(seed as usize / CHUNK)?).get_mut(seed as usize % CHUNK)
+    }
+}
 
 /// Placement of all PGs, computed pool by pool when first asked for.
 #[derive(Clone, Debug, Default)]
@@ -38,33 +76,27 @@ impl Tables {
 
     /// The tables of `next`, taking over from `base` what the step between them cannot have touched.
     pub(crate) fn derived(base: &OsdMap, next: &OsdMap, step: &Incremental) -> Tables {
-        let osds_same = step.osds.iter().all(|(id, new)| match (base.osds.get(id), new) {
-            (Some(old), Some(new)) => old.same_placement(new),
-            (old, new) => old.is_none() && new.as_ref().is_none_or(|new| !new.up && !new.is_in()),
-        });
         let mut tables = Tables::empty(next);
-        if !osds_same || step.crush.is_some() {
+        if step.crush.is_some() {
             return tables;
         }
-        for (id, slot) in &mut tables.pools {
-            let same_pool = match (base.pools.get(id), next.pools.get(id)) {
+        let changed = changed_osds(base, step);
+        let mut mapper = None;
+        for (&id, slot) in &mut tables.pools {
+            let same_pool = match (base.pools.get(&id), next.pools.get(&id)) {
                 (Some(old), Some(new)) => old.same_placement(new),
                 _ => false,
             };
-            let Some(table) = base.tables.pools.get(id).and_then(OnceLock::get).filter(|_| same_pool) else {
+            let Some(table) = base.tables.pools.get(&id).and_then(OnceLock::get).filter(|_| same_pool) else {
                 continue;
             };
-            let pinned = step.pg_upmap.keys().chain(step.pg_upmap_items.keys());
-            let touched: Vec<PgId> =
-                step.pg_temp.keys().chain(pinned).copied().filter(|pg| pg.pool == *id).collect();
+            let mut touched = table.touched_by(&changed);
+            touched
+                .extend(exceptions(base, next, step, &changed).filter(|pg| pg.pool == id).map(|pg| pg.seed));
             let mut table = table.clone();
-            if !touched.is_empty() {
-                let rows = Arc::make_mut(&mut table);
-                let mut mapper = Mapper::new(next);
-                for &pg in &touched {
-                    if let Some(row) = rows.get_mut(pg.seed as usize) {
-                        *row = mapper.place(pg);
-                    }
+            for seed in touched {
+                if let Some(row) = table.get_mut(seed) {
+                    *row = mapper.get_or_insert_with(|| Mapper::new(next)).place(PgId::new(id, seed));
                 }
             }
             *slot = OnceLock::from(table);
@@ -73,16 +105,53 @@ impl Tables {
     }
 }
 
+/// The OSDs that placement may treat differently after the step.
+fn changed_osds(base: &OsdMap, step: &Incremental) -> BTreeSet<OsdId> {
+    let differs = |(id, new): &(&OsdId, &Option<OsdInfo>)| match (base.osds.get(id), new) {
+        (Some(old), Some(new)) => !old.same_placement(new),
+        (old, new) => old.is_some() || new.is_some(),
+    };
+    step.osds.iter().filter(differs).map(|(&id, _)| id).collect()
+}
+
+impl PoolTable {
+    fn touched_by(&self, changed: &BTreeSet<OsdId>) -> BTreeSet<u32> {
+        if changed.is_empty() {
+            return BTreeSet::new();
+        }
+        let touched = self.rows().filter(|(_, row)| row.asked.iter().any(|osd| changed.contains(osd)));
+        touched.map(|(seed, _)| seed).collect()
+    }
+}
+
+/// PGs that lie elsewhere than CRUSH says, or are to from now on, as far as the step or what became of an OSD matters.
+fn exceptions<'a>(
+    base: &'a OsdMap,
+    next: &'a OsdMap,
+    step: &'a Incremental,
+    changed: &'a BTreeSet<OsdId>,
+) -> impl Iterator<Item = PgId> + 'a {
+    let named = step.pg_temp.keys().chain(step.pg_upmap.keys()).chain(step.pg_upmap_items.keys());
+    let maps = [base, next].into_iter().filter(|_| !changed.is_empty());
+    let mentioned = maps.flat_map(|map| {
+        let lists = map.pg_temp.iter().chain(&map.pg_upmap);
+        let lists = lists.filter(|(_, osds)| osds.iter().any(|osd| changed.contains(osd)));
+        let pairs = map.pg_upmap_items.iter();
+        let pairs = pairs.filter(|(_, pairs)| {
+            pairs.iter().any(|(from, to)| changed.contains(from) || changed.contains(to))
+        });
+        lists.map(|(pg, _)| pg).chain(pairs.map(|(pg, _)| pg))
+    });
+    named.chain(mentioned).copied()
+}
+
 impl OsdMap {
     /// Where a PG lies; `None` if there is no such PG.
     pub fn pg(&self, pg: PgId) -> Option<&PgPlacement> {
         let pool = self.pools.get(&pg.pool)?;
         let slot = self.tables.pools.get(&pg.pool)?;
-        let table = slot.get_or_init(|| {
-            let mut mapper = Mapper::new(self);
-            Arc::new((0..pool.pg_num).map(|seed| mapper.place(PgId::new(pg.pool, seed))).collect())
-        });
-        table.get(pg.seed as usize)
+        let table = slot.get_or_init(|| PoolTable::new(self, pg.pool, pool));
+        table.get(pg.seed).map(|row| &row.place)
     }
 }
 
@@ -104,12 +173,18 @@ impl Mapper<'_> {
         Mapper { map, weights, scratch: Scratch::new(), out: Vec::new() }
     }
 
-    fn place(&mut self, pg: PgId) -> PgPlacement {
+    fn place(&mut self, pg: PgId) -> Row {
         let pinned = self.map.pg_upmap.get(&pg).filter(|pinned| pinned.iter().all(|&id| self.map.is_in(id)));
         let mut raw = match pinned {
             Some(pinned) => pinned.clone(),
             None => self.crush(pg),
         };
+        let mut asked = Vec::new();
+        if pinned.is_none() {
+            asked.extend(self.scratch.asked().iter().filter_map(|&id| u32::try_from(id).ok()).map(OsdId));
+            asked.sort();
+            asked.dedup();
+        }
         if pinned.is_none() {
             for &(from, to) in self.map.pg_upmap_items.get(&pg).into_iter().flatten() {
                 if self.map.is_in(to)
@@ -128,7 +203,7 @@ impl Mapper<'_> {
             .get(&pg)
             .map(|temp| temp.iter().copied().filter(|&id| self.map.is_up(id)).collect::<Vec<_>>());
         let acting = temp.filter(|temp| !temp.is_empty()).unwrap_or_else(|| up.clone());
-        PgPlacement { up, acting }
+        Row { place: PgPlacement { up, acting }, asked }
     }
 
     fn crush(&mut self, pg: PgId) -> Vec<OsdId> {

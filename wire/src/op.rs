@@ -19,6 +19,8 @@ pub const KEY_BYTES_MAX: usize = 1024;
 pub const OMAP_VALUE_BYTES_MAX: usize = 1 << 20;
 /// Most entries a listing returns at once; the caller pages on.
 pub const LIST_ENTRIES_MAX: u32 = 10_000;
+/// Most requests that a client names as unanswered.
+pub const UNANSWERED_MAX: usize = 128;
 
 /// A client's request to the primary of the object's PG. `Packet.request` names it for ever; `Packet.epoch` is the
 /// epoch of the map the client routed by.
@@ -36,6 +38,10 @@ pub struct OsdOp {
     /// Every request of this client to this PG below it has been answered: the OSD may forget them.
     #[prost(uint64, tag = "5")]
     pub answered_below: u64,
+    /// Where one request has been without an answer for long: all of this client's requests to this PG that are, of those
+    /// before this one. The others were answered, too.
+    #[prost(uint64, repeated, tag = "12")]
+    pub unanswered: Vec<u64>,
     /// Fails instead of waiting where the PG or object is not available now.
     #[prost(bool, tag = "6")]
     pub no_wait: bool,

@@ -62,7 +62,7 @@ fn place(
                     }
                     leaf
                 };
-                let out = item.slot == DEVICE && context.is_out(item.id);
+                let out = item.slot == DEVICE && draft.is_out(context, item.id);
                 if leaf.is_some() && !out {
                     return Attempt::Placed(item);
                 }
@@ -93,7 +93,7 @@ fn place_leaf(
         let verdict = match search.descend(context, rep + vary + search.failures, draft)? {
             Found::Nothing => Verdict::Rejected,
             Found::Item(leaf) if taken.contains(&leaf) => Verdict::Collided,
-            Found::Item(leaf) if context.is_out(leaf.id) => Verdict::Rejected,
+            Found::Item(leaf) if draft.is_out(context, leaf.id) => Verdict::Rejected,
             Found::Item(leaf) => return Some(leaf),
         };
         if !search.retry(context, verdict) {

@@ -57,7 +57,7 @@ pub(super) fn choose(
                             continue;
                         }
                     }
-                    if item.slot != DEVICE || !context.is_out(item.id) {
+                    if item.slot != DEVICE || !draft.is_out(context, item.id) {
                         chosen[position] = item;
                         left -= 1;
                     }
@@ -84,7 +84,7 @@ fn leaf(
 ) -> Chosen {
     for round in 0..context.leaf_tries {
         match (Descent { type_id: 0, base: position + parent_r, wanted, round }).run(context, start, draft) {
-            Found::Item(item, _) if !context.is_out(item.id) => return item,
+            Found::Item(item, _) if !draft.is_out(context, item.id) => return item,
             Found::Item(..) | Found::Nothing => {}
             Found::Never => break,
         }

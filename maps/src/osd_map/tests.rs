@@ -74,7 +74,15 @@ fn random_steps_keep_cached_placement_and_encoding_true() {
         let pg = PgId::new(PoolId(1), rng.below(32) as u32);
         let id = OsdId(rng.below(u64::from(OSDS)) as u32);
         let epoch = step.epoch;
-        match rng.below(9) {
+        // Several OSDs at once, or one.
+        for _ in 0..rng.below(3) {
+            let id = OsdId(rng.below(u64::from(OSDS)) as u32);
+            if let Some(osd) = step.osd_mut(&map, id) {
+                osd.weight = rng.below(u64::from(WEIGHT_IN) + 1) as u32;
+            }
+        }
+        let kind = if step.osd_mut(&map, id).is_some() { rng.below(12) } else { 11 };
+        match kind {
             0 => step.osd_mut(&map, id).unwrap().mark_down(epoch, round),
             1 => step.osd_mut(&map, id).unwrap().mark_up(epoch),
             2 => step.osd_mut(&map, id).unwrap().set_up_thru(epoch),
@@ -82,6 +90,15 @@ fn random_steps_keep_cached_placement_and_encoding_true() {
             4 => drop(step.pg_temp.insert(pg, vec![id, OsdId((id.0 + 1) % OSDS)])),
             5 => drop(step.pg_temp.insert(pg, Vec::new())),
             6 => drop(step.pg_upmap_items.insert(pg, vec![(id, OsdId((id.0 + 2) % OSDS))])),
+            8 => drop(step.pg_upmap.insert(pg, vec![id, OsdId((id.0 + 3) % OSDS)])),
+            9 => drop(step.pg_upmap.insert(pg, Vec::new())),
+            10 if id.0 == 5 => drop(step.osds.insert(id, None)),
+            11 => {
+                let mut osd = OsdInfo::new("again");
+                osd.weight = WEIGHT_IN;
+                osd.mark_up(epoch);
+                step.osds.entry(OsdId(5)).or_insert(Some(osd));
+            }
             7 => step.osd_mut(&map, id).unwrap().primary_affinity = rng.below(0x1_0001) as u32,
             _ => step.flags = Some(map.flags().with(Flag::NoOut)),
         }

@@ -44,6 +44,8 @@ pub struct Entry {
     pub answer: Bytes,
     /// The client had its answers to all its requests to the PG below this one.
     pub answered_below: u64,
+    /// If any: of those before this one it had all but these.
+    pub unanswered: Vec<u64>,
     /// Of a revert: the version the object goes back to; zero if it did not exist.
     pub reverts_to: EVersion,
 }
@@ -64,6 +66,7 @@ impl Entry {
             omap_changed: true,
             answer: Bytes::new(),
             answered_below: 0,
+            unanswered: Vec::new(),
             reverts_to: EVersion::ZERO,
         }
     }
@@ -111,6 +114,7 @@ impl Entry {
             omap_changed: wire.omap_changed,
             answer: wire.answer.clone(),
             answered_below: wire.answered_below,
+            unanswered: wire.unanswered.clone(),
             reverts_to: decode_version(wire.reverts_to),
         })
     }
@@ -138,6 +142,7 @@ impl Entry {
             omap_changed: self.omap_changed,
             answer: self.answer.clone(),
             answered_below: self.answered_below,
+            unanswered: self.unanswered.clone(),
             reverts_to: encode_version(self.reverts_to).filter(|v| v.seq > 0),
         }
     }

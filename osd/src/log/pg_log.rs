@@ -20,6 +20,7 @@ struct Dup {
     code: ErrorCode,
     answer: Bytes,
     answered_below: u64,
+    unanswered: Vec<u64>,
 }
 
 impl Dup {
@@ -31,6 +32,7 @@ impl Dup {
             code: self.code as i32,
             answer: self.answer.clone(),
             answered_below: self.answered_below,
+            unanswered: self.unanswered.clone(),
             ..LogEntry::default()
         }
     }
@@ -218,9 +220,9 @@ impl PgLog {
             if undone || mutant!(DupsDroppedAtTrim) {
                 self.forget(entry.request, entry.version);
             }
-            let Entry { version, request, code, answer, answered_below, .. } = entry;
-            self.dups.push_back(Dup { version, request, code, answer, answered_below });
-            self.requests.settle(request.client, answered_below);
+            let Entry { version, request, code, answer, answered_below, unanswered, .. } = entry;
+            self.requests.settle(request, answered_below, &unanswered);
+            self.dups.push_back(Dup { version, request, code, answer, answered_below, unanswered });
         }
         self.tail = self.tail.max(to);
         let gone = if entries > 0 { self.sweep_dups() } else { Vec::new() };
@@ -315,10 +317,10 @@ impl PgLog {
             } else {
                 let request = RequestId { client: ClientId(record.client), seq: record.request };
                 log.remember(request, version);
-                log.requests.settle(request.client, record.answered_below);
+                log.requests.settle(request, record.answered_below, &record.unanswered);
                 let (code, answer) = (ErrorCode::from_raw(record.code), record.answer.clone());
-                let answered_below = record.answered_below;
-                log.dups.push_back(Dup { version, request, code, answer, answered_below });
+                let (answered_below, unanswered) = (record.answered_below, record.unanswered.clone());
+                log.dups.push_back(Dup { version, request, code, answer, answered_below, unanswered });
             }
         }
         log.unkept = log.sweep_dups();

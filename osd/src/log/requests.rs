@@ -5,7 +5,7 @@
 //! end, without a search.
 
 use nacre_types::{ClientId, EVersion, RequestId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Requests {
@@ -17,8 +17,10 @@ pub(super) struct Requests {
 struct Client {
     /// Not empty.
     queue: VecDeque<(u64, EVersion)>,
-    /// It has its answers to what it asked below this number.
+    /// It has its answers to what it asked below this number,
     answered_below: u64,
+    /// but for these.
+    unanswered: BTreeSet<u64>,
 }
 
 impl Requests {
@@ -30,14 +32,23 @@ impl Requests {
 
     /// Whether the client is known to have its answer: it will not ask again, but what it sent before may still arrive.
     pub fn is_answered(&self, request: RequestId) -> bool {
-        self.clients.get(&request.client).is_some_and(|client| request.seq < client.answered_below)
+        self.clients.get(&request.client).is_some_and(|client| {
+            request.seq < client.answered_below && !client.unanswered.contains(&request.seq)
+        })
     }
 
-    /// A request of the client's that is known, and is to stay so, tells that those below that number are answered.
-    pub fn settle(&mut self, id: ClientId, answered_below: u64) {
-        if let Some(client) = self.clients.get_mut(&id) {
-            client.answered_below = client.answered_below.max(answered_below);
-        }
+    /// A request that is known, and is to stay so, tells that those of its client below that number are answered; or, if
+    /// any are named as `unanswered`, that of those before it all others are.
+    pub fn settle(&mut self, request: RequestId, answered_below: u64, unanswered: &[u64]) {
+        let Some(client) = self.clients.get_mut(&request.client) else { return };
+        let below = if unanswered.is_empty() { answered_below } else { request.seq };
+        let open = |seq: &u64| *seq >= below || *seq >= answered_below && unanswered.contains(seq);
+        client.unanswered.retain(open);
+        let known = client.answered_below;
+        client
+            .unanswered
+            .extend(unanswered.iter().filter(|&&seq| seq >= known.max(answered_below) && seq < below));
+        client.answered_below = known.max(below);
     }
 
     /// Notes that `version` answered the request, whatever had before.
@@ -78,6 +89,47 @@ mod tests {
     use super::*;
     use nacre_types::{Epoch, Rng};
     use std::collections::HashMap;
+
+    /// A client that has many requests under way, whose messages are settled in another order than it sent them.
+    #[test]
+    fn what_counts_as_answered_was_and_all_that_was_in_the_end() {
+        let mut rng = Rng::new(2);
+        for _ in 0..300 {
+            let mut requests = Requests::default();
+            let client = ClientId(1);
+            requests.insert(RequestId { client, seq: 0 }, EVersion::new(Epoch(1), 1));
+            let (mut open, mut answered) = (BTreeSet::new(), BTreeSet::new());
+            let mut late: Vec<(u64, u64, Vec<u64>)> = Vec::new();
+            for seq in 1..120_u64 {
+                open.insert(seq);
+                let first = *open.first().expect("just one");
+                let named = if rng.chance(1, 2) { open.range(..seq).copied().collect() } else { Vec::new() };
+                late.push((seq, first, named));
+                while open.len() > 1 && rng.chance(2, 3) {
+                    // Not the first for long.
+                    let at = if rng.chance(1, 20) { 0 } else { rng.range(1, open.len() as u64) as usize };
+                    let done = *open.iter().nth(at).expect("in range");
+                    open.remove(&done);
+                    answered.insert(done);
+                }
+                while rng.chance(2, 3) && !late.is_empty() {
+                    let (seq, below, named) = late.swap_remove(rng.below(late.len() as u64) as usize);
+                    requests.settle(RequestId { client, seq }, below, &named);
+                }
+                for seq in 1..=seq {
+                    let told = requests.is_answered(RequestId { client, seq });
+                    assert!(!told || answered.contains(&seq), "{seq} is not answered");
+                }
+            }
+            let end = 120;
+            let named: Vec<u64> = open.iter().copied().collect();
+            requests.settle(RequestId { client, seq: end }, named[0], &named);
+            for seq in 1..end {
+                let told = requests.is_answered(RequestId { client, seq });
+                assert_eq!(told, answered.contains(&seq), "{seq} of {open:?}");
+            }
+        }
+    }
 
     #[test]
     fn does_what_a_map_does() {

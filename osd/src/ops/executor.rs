@@ -313,6 +313,7 @@ impl Executor<'_> {
             omap_changed: self.omap_changed,
             answer: if keep { encode_answers(results) } else { Bytes::new() },
             answered_below: 0,
+            unanswered: Vec::new(),
             reverts_to: None,
         });
         let transaction = std::mem::replace(&mut self.transaction, Transaction::new(request.pg));

@@ -12,7 +12,7 @@ use nacre_maps::Flag;
 use nacre_store::StoreError;
 use nacre_types::{EVersion, ObjectId, RequestId, mutant};
 use nacre_wire::messages::LogLevel;
-use nacre_wire::op::{NotifyReply, OpResult, OsdOpReply, Version};
+use nacre_wire::op::{NotifyReply, OpResult, OsdOpReply, UNANSWERED_MAX, Version};
 use nacre_wire::{Data, ErrorCode, Transaction};
 use prost::Message as _;
 
@@ -214,6 +214,10 @@ impl Pg {
         };
         if let (Some(last), Some(op)) = (entries.last_mut(), self.pipeline.ops.get(&id)) {
             last.answered_below = op.message.answered_below;
+            // Part of a list would say of the rest that it is answered.
+            if op.message.unanswered.len() <= UNANSWERED_MAX {
+                last.unanswered.clone_from(&op.message.unanswered);
+            }
         }
         if let Some(last) = entries.last_mut()
             && last.answer.is_empty()

@@ -160,6 +160,9 @@ pub struct LogEntry {
     /// Of a revert: the version the object goes back to; none if it did not exist.
     #[prost(message, optional, tag = "14")]
     pub reverts_to: Option<Version>,
+    /// If any: of its requests to the PG before this one the client had all answers but these.
+    #[prost(uint64, repeated, tag = "15")]
+    pub unanswered: Vec<u64>,
 }
 
 /// A PG's history as far as the cluster needs it: the same whoever tells it, newer always wins.

@@ -324,6 +324,31 @@ fn requests_outlive_their_entries_up_to_a_bound() {
     assert_eq!(copy.find_request(request(401)), log.find_request(request(401)));
 }
 
+/// One answer was lost; its client makes thousands of requests before it asks again.
+#[test]
+fn a_request_is_remembered_while_its_client_goes_on_without_its_answer() {
+    let mut log = PgLog::new(EVersion::ZERO);
+    let total = 3 * DUPS_MAX as u64;
+    let request = |seq| RequestId { client: ClientId(1), seq };
+    for seq in 1..=total {
+        let mut entry = Entry::new(LogKind::Modify, object(0), version(1, seq), version(1, seq - 1));
+        entry.request = request(seq);
+        entry.answered_below = seq.min(10);
+        entry.unanswered = if seq > 300 && seq % 40 == 0 { vec![10, seq - 1] } else { Vec::new() };
+        log.append(entry);
+        if seq % 100 == 0 {
+            log.trim(version(1, seq - 50));
+            log.check();
+        }
+    }
+    assert!(log.dup_count() < 150, "{}", log.dup_count());
+    let (tail, records) = log.encode_after(None);
+    for log in [&log, &PgLog::decode(tail, &records).unwrap()] {
+        assert_eq!(log.find_request(request(10)).map(|found| found.version), Some(version(1, 10)));
+        assert!(!log.is_answered(request(10)) && log.is_answered(request(11)));
+    }
+}
+
 #[test]
 fn a_request_is_remembered_until_its_client_has_the_answer() {
     let mut log = PgLog::new(EVersion::ZERO);
