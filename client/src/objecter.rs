@@ -26,7 +26,7 @@ use nacre_types::buggify;
 use nacre_types::{
     Epoch, Instant, Machine, Needs, ObjectId, OsdId, Outbox, PgId, PoolId, RequestId, Rng, mutant,
 };
-use nacre_wire::{Address, ErrorCode, Message, OpError, Packet, SessionId};
+use nacre_wire::{Address, ErrorCode, OpError, Packet, SessionId};
 use route::{Routed, route};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -692,13 +692,4 @@ fn what(ask: &Ask) -> String {
         Ask::Map(epoch) => format!("waiting for osdmap {epoch}"),
         Ask::Sleep => "a pause".into(),
     }
-}
-
-/// The message kinds a client gets; anything else is ignored.
-fn is_for_clients(message: &Message) -> bool {
-    use Message::*;
-    matches!(
-        message,
-        Maps(_) | OsdOpReply(_) | CommandReply(_) | PgAdminReply(_) | WatchEvent(_) | Refused(_)
-    )
 }

@@ -1,7 +1,7 @@
 //! What comes in: answers to calls, maps, events of watches.
 
+use super::Objecter;
 use super::call::{Ask, Owner, State};
-use super::{Objecter, is_for_clients};
 use crate::ClientEffect;
 use crate::slot::Reply;
 use nacre_types::{EntityName, Instant, Outbox, mutant};
@@ -193,4 +193,13 @@ fn verify(reply: &OsdOpReply, data: &Data) -> Result<(), String> {
         piece.verify(result.offset).map_err(|mismatch| mismatch.to_string())?;
     }
     if cut.is_done() { Ok(()) } else { Err("it is too long".into()) }
+}
+
+/// The message kinds a client gets; anything else is ignored.
+fn is_for_clients(message: &Message) -> bool {
+    use Message::*;
+    matches!(
+        message,
+        Maps(_) | OsdOpReply(_) | CommandReply(_) | PgAdminReply(_) | WatchEvent(_) | Refused(_)
+    )
 }
