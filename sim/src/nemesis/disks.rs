@@ -95,7 +95,12 @@ impl Nemesis {
     pub(super) fn heal_disks(&mut self, cluster: &mut SimCluster) {
         for at in cluster.osds.clone() {
             cluster.world.with_node(NodeId::Osd(at), |node, _, _, _| {
-                node.osd().into_iter().for_each(|osd| osd.heal_disk());
+                node.osd().into_iter().for_each(|osd| osd.slow(1));
+            });
+            // Also of one that is down.
+            cluster.with_disk(at, |disk, _| {
+                disk.misdirect_writes(0);
+                disk.lose_writes(0);
             });
         }
         if let Some(at) = self.flaky {

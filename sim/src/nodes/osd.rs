@@ -199,13 +199,6 @@ impl OsdNode {
         self.slowness = slowness;
     }
 
-    /// Nothing that spoils writes is pending any more.
-    pub fn heal_disk(&mut self) {
-        self.slowness = 1;
-        self.disk.misdirect_writes(0);
-        self.disk.lose_writes(0);
-    }
-
     /// Flips a bit in every block of the data area that was ever written.
     pub fn rot_everything(&mut self) {
         let from = self.osd.store().superblock().data_offset;
