@@ -9,7 +9,7 @@ mod tidy;
 
 use std::process::ExitCode;
 
-/// The simulator allocates all the time: a fifth of a sweep's time less.
+/// The simulator allocates all the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
