@@ -15,9 +15,10 @@
 //!
 //! What nobody has is unfound ([`unfound`]): an administrator may give up its newest version ([`revert`]).
 //!
-//! A source whose disk returns bad bytes is one that misses the object: another one is asked, and the bad copy is
-//! written anew.
+//! A source whose disk returns bad bytes, or none, is one that misses the object: another one is asked, and the bad copy
+//! is written anew. A disk that gave none is asked again when nobody else is left ([`bad_copies`]).
 
+mod bad_copies;
 mod engine;
 mod gate;
 mod hooks;
@@ -37,6 +38,7 @@ pub(crate) use source::{stored_version, usable_version};
 
 use crate::backfill::Backfill;
 use crate::scrub::Scrub;
+use bad_copies::Tried;
 use nacre_types::{EVersion, Instant, ObjectId, OsdId};
 use sink::Sink;
 use source::Transfer;
@@ -45,9 +47,6 @@ use std::time::Duration;
 
 /// How long a transfer may stand still before it is started over.
 pub(crate) const STALL: Duration = Duration::from_secs(10);
-
-/// For so long reads of an object may fail before the only known copy counts as damaged.
-const READS_FAIL: Duration = Duration::from_secs(30);
 
 /// Recovery's, backfill's and scrub's part of a PG.
 #[derive(Debug, Default)]
@@ -68,8 +67,6 @@ pub(crate) struct Recovery {
     unseen: BTreeMap<ObjectId, (EVersion, EVersion)>,
     /// Primary: what a receiver would not make of another object of the family.
     in_full: BTreeSet<(OsdId, ObjectId)>,
-    /// Objects whose only known copy is here and could not be read: since when, and when last.
-    unread: BTreeMap<ObjectId, (Instant, Instant)>,
     gate: gate::Gate,
     pub(crate) backfills: BTreeMap<OsdId, Backfill>,
     pub(crate) scrub: Scrub,
@@ -95,13 +92,6 @@ enum Stage {
     Pull { from: OsdId, transfer: u64, need: EVersion },
     /// It goes to whoever misses it.
     Push { transfers: BTreeMap<OsdId, u64> },
-}
-
-#[derive(Debug, Default)]
-struct Tried {
-    sources: BTreeSet<OsdId>,
-    /// One of them held it, damaged.
-    damaged: bool,
 }
 
 /// What a commit or read was for.
@@ -133,7 +123,7 @@ impl Recovery {
 
     /// Whether every copy of the object that could be asked for is damaged.
     pub(crate) fn is_damaged(&self, object: &ObjectId) -> bool {
-        self.unfound.contains(object) && self.tried.get(object).is_some_and(|tried| tried.damaged)
+        self.unfound.contains(object) && self.tried.get(object).is_some_and(Tried::is_damaged)
     }
 
     /// Whether objects are on their way, so that it is no throttle that holds recovery.

@@ -65,7 +65,7 @@ impl Worker {
     /// Does the work; what went wrong with it goes into the history.
     pub async fn complaining(history: Shared, what: String, work: impl Future<Output = Result<(), String>>) {
         if let Err(why) = work.await
-            // The disk of the only copy that could be asked gave no answer: to say so is right.
+            // For half a minute the disk of the only copy that could be asked gave no answer: to say so is right.
             && !why.contains(PASSING)
         {
             history.borrow_mut().complain(format!("{what}: {why}"));

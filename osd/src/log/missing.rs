@@ -20,12 +20,14 @@ pub struct Missing {
     pub seen: EVersion,
     /// What is needed is what this version was, under another number: the object was reverted. Zero if it was not.
     pub reverts_to: EVersion,
+    /// The disk holds just `need`, but gave an error when it was read: it may give it another time.
+    pub unread: bool,
 }
 
 impl Missing {
     /// A version that clients may have seen.
     pub fn of(need: EVersion, have: EVersion) -> Missing {
-        Missing { need, have, is_delete: false, seen: need, reverts_to: EVersion::ZERO }
+        Missing { need, have, is_delete: false, seen: need, reverts_to: EVersion::ZERO, unread: false }
     }
 
     /// A removal that is to come.
@@ -41,6 +43,11 @@ impl Missing {
     /// Whether the disk holds that version.
     pub fn holds(&self, version: EVersion) -> bool {
         version != EVersion::ZERO && self.have == version
+    }
+
+    /// Whether asking the disk again may bring that version.
+    pub fn may_be_read(&self, version: EVersion) -> bool {
+        self.unread && self.need == version
     }
 
     /// Whether no client knows what is needed.
@@ -169,6 +176,7 @@ impl MissingSet {
             is_delete: entry.is_delete(),
             seen,
             reverts_to: entry.reverts_to,
+            unread: false,
         };
         self.add(entry.object.clone(), missing);
     }
@@ -199,6 +207,7 @@ pub(crate) fn encode_missing(object: &ObjectId, missing: &Missing) -> MissingObj
         is_delete: missing.is_delete,
         seen: encode_version(missing.seen).filter(|_| missing.is_unseen()),
         reverts_to: encode_version(missing.reverts_to).filter(|v| v.seq > 0),
+        unread: missing.unread,
     }
 }
 
@@ -213,6 +222,7 @@ pub(crate) fn decode_missing(record: &MissingObject) -> Result<(ObjectId, Missin
         is_delete: record.is_delete,
         seen: decode_version(record.seen.or((!record.is_delete).then_some(need))),
         reverts_to: decode_version(record.reverts_to),
+        unread: record.unread,
     };
     Ok((object, missing))
 }

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use nacre_store::{
-    DiskDone, DiskRequest, KvError, ObjectStat, ObjectStore, StoreError, StoreEvent, StoreStats, Usage,
+    DiskDone, DiskError, DiskRequest, KvError, ObjectStat, ObjectStore, StoreError, StoreEvent, StoreStats,
+    Usage,
 };
 use nacre_types::{BLOCK_U64, ObjectId, PgId};
 use nacre_wire::transaction::Op;
@@ -24,6 +25,8 @@ pub struct ModelStore {
     pub meta: BTreeMap<(PgId, Vec<u8>), Bytes>,
     /// Objects whose data fails its checksum until it is replaced.
     pub bad: BTreeSet<ObjectId>,
+    /// Objects whose data the disk gives an error for.
+    pub unreadable: BTreeSet<ObjectId>,
     /// How much it holds; zero says that nobody knows.
     pub total_bytes: u64,
     /// Freed and not yet room again.
@@ -110,6 +113,10 @@ impl ObjectStore for ModelStore {
     fn read(&mut self, token: u64, object: &ObjectId, offset: u64, length: u64) {
         if self.bad.contains(object) {
             let result = Err(StoreError::Checksum { object: object.to_string(), block: 0 });
+            return self.events.push_back(StoreEvent::ReadDone { token, result });
+        }
+        if self.unreadable.contains(object) {
+            let result = Err(DiskError::Io { offset, reason: "unreadable".into() }.into());
             return self.events.push_back(StoreEvent::ReadDone { token, result });
         }
         let range = offset as usize..(offset + length) as usize;

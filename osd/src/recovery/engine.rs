@@ -1,7 +1,7 @@
 //! The life of one object's recovery at the primary, and the sending side at whoever is asked.
 
 use super::source::{Next, PushPurpose, Transfer, sequence, split_sequence, stored_version};
-use super::{Active, READS_FAIL, STALL, Stage, Waiting, family};
+use super::{Active, STALL, Stage, Waiting, family};
 use crate::log::{Entry, Missing, decode_version, encode_missing, encode_version, persist};
 use crate::pg::{Pg, PgContext};
 use crate::token::PgPurpose;
@@ -36,7 +36,10 @@ impl Pg {
                         let covers = peer.info.last_backfill.covers(object);
                         !covers || self.members.is_acting(**osd) || peer.info.last_update >= need
                     }
-                    Some(missing) => missing.holds(reverts_to) || mutant!(OldVersionPushed),
+                    Some(missing) => {
+                        let may_have = missing.holds(reverts_to) || missing.may_be_read(need);
+                        may_have || mutant!(OldVersionPushed)
+                    }
                 };
                 ctx.map.is_up(**osd)
                     && peer.info.exists
@@ -47,7 +50,8 @@ impl Pg {
             .collect();
         // Beyond its backfill mark a copy has leftovers, of which one may be just what is wanted.
         let covers = |osd| self.peers.get(&osd).is_some_and(|peer| peer.info.last_backfill.covers(object));
-        sources.sort_by_key(|&osd| (!covers(osd), !self.members.is_acting(osd)));
+        let failed = |osd| self.peers.get(&osd).is_some_and(|peer| peer.missing.contains(object));
+        sources.sort_by_key(|&osd| (failed(osd), !covers(osd), !self.members.is_acting(osd)));
         sources
     }
 
@@ -132,12 +136,7 @@ impl Pg {
 
     fn start_pull(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId, missing: Missing) {
         let Some(&from) = self.sources(ctx, object, missing.need).first() else {
-            if self.recovery.unfound.insert(object.clone()) {
-                let text = format!("PG {}: {object} at {} is unfound", self.id, missing.need);
-                ctx.log(LogLevel::Warning, text);
-                self.recovery_changed(ctx);
-            }
-            return;
+            return self.is_unfound(ctx, object, missing.need);
         };
         if self.older_is_active(object) {
             return;
@@ -237,12 +236,12 @@ impl Pg {
                 self.send(ctx, to, push);
                 Transfer::removal(object, need, to, purpose as u32, ctx.now)
             }
-            Err(StoreError::Corrupt(why)) => {
+            Err(error @ StoreError::Corrupt(_)) => {
                 // Only this object is damaged: another copy may replace it.
                 let last =
                     self.log.entries().rev().find(|entry| !entry.is_error() && entry.object == *object);
                 let version = last.map_or(need, |entry| entry.version);
-                self.found_bad(ctx, object, version, &why);
+                self.found_bad(ctx, object, version, &error);
                 return None;
             }
             Err(error) => {
@@ -302,7 +301,8 @@ impl Pg {
         };
         let held_as = decode_version(pull.held_as);
         // What lies beyond the backfill mark tells by its version what it is: one version is one content for ever.
-        let lacks = self.missing.get(&object).is_some_and(|missing| !missing.holds(held_as));
+        let may_have = |missing: &Missing| missing.holds(held_as) || missing.may_be_read(version);
+        let lacks = self.missing.get(&object).is_some_and(|missing| !may_have(&missing));
         if lacks && !mutant!(OldVersionPushed) {
             return refuse(self, ctx);
         }
@@ -321,8 +321,8 @@ impl Pg {
                 self.send_pulled(ctx, from, pull.sequence, transfer);
             }
             Ok(_) => refuse(self, ctx),
-            Err(StoreError::Corrupt(why)) => {
-                self.found_bad(ctx, &object, version, &why);
+            Err(error @ StoreError::Corrupt(_)) => {
+                self.found_bad(ctx, &object, version, &error);
                 refuse(self, ctx);
             }
             Err(error) => self.recovery_store_failed(ctx, &error),
@@ -342,7 +342,7 @@ impl Pg {
             if let Some(Ok(object)) = reply.object.as_ref().map(ObjectName::decode)
                 && code != ErrorCode::Ok
             {
-                self.pull_refused(ctx, from, &object, number, code);
+                self.pull_refused(ctx, from, &object, number, code, reply.unread);
             }
             return;
         };
@@ -462,67 +462,10 @@ impl Pg {
             }
             Err(error) => {
                 let (object, version) = (transfer.object.clone(), transfer.version);
-                if self.may_be_read_later(ctx, &object, version, &error) {
-                    // Whoever waits for it asks again.
-                    self.recovery.transfers.remove(&number);
-                    return;
-                }
-                self.found_bad(ctx, &object, version, &error.to_string());
+                self.found_bad(ctx, &object, version, &error);
                 self.transfer_failed(ctx, number, ErrorCode::Io);
             }
         }
-    }
-
-    /// Whether a read failed that may succeed later, of what may be the only copy. Bytes that do not match their checksum
-    /// are gone; a disk that gives none may give them again. Where another copy is known, it replaces this one at once.
-    pub(super) fn may_be_read_later(
-        &mut self,
-        ctx: &mut PgContext<'_>,
-        object: &ObjectId,
-        version: EVersion,
-        error: &StoreError,
-    ) -> bool {
-        let elsewhere = self.is_primary() && !self.sources(ctx, object, version).is_empty();
-        if elsewhere || !matches!(error, StoreError::Disk(_)) {
-            return false;
-        }
-        self.recovery.unread.retain(|_, (_, last)| ctx.now.since(*last) < READS_FAIL);
-        let (first, last) = self.recovery.unread.entry(object.clone()).or_insert((ctx.now, ctx.now));
-        *last = ctx.now;
-        let later = ctx.now.since(*first) < READS_FAIL;
-        if later {
-            let text = format!("PG {}: the only copy of {object} cannot be read: {error}", self.id);
-            ctx.log(LogLevel::Warning, text);
-        }
-        later
-    }
-
-    /// This disk's copy of an object is damaged: as good as missing. It stays so across a restart.
-    pub(crate) fn found_bad(
-        &mut self,
-        ctx: &mut PgContext<'_>,
-        object: &ObjectId,
-        version: EVersion,
-        why: &str,
-    ) {
-        let text = format!("PG {}: {object} is damaged on {}: {why}; to be recovered", self.id, self.me);
-        ctx.log(LogLevel::Error, text);
-        let missing =
-            self.missing.get(object).map_or(Missing::of(version, EVersion::ZERO), Missing::without_base);
-        self.missing.add(object.clone(), missing);
-        self.info.follow(&self.log, &self.missing);
-        if self.is_primary() {
-            self.recovery.tried.entry(object.clone()).or_default().damaged = true;
-            self.trust_nothing(self.me, object);
-        }
-        let mut t = Transaction::new(self.id);
-        persist::add_missing(&mut t, object, &missing);
-        ctx.submit_unwatched(t);
-    }
-
-    /// An OSD's copy is damaged, and what it shares with others of its family there may be just that.
-    pub(crate) fn trust_nothing(&mut self, osd: OsdId, object: &ObjectId) {
-        self.recovery.in_full.insert((osd, object.clone()));
     }
 
     /// A transfer cannot go on. The primary tries another way; a source tells the primary.
@@ -590,6 +533,7 @@ impl Pg {
         object: &ObjectId,
         number: u64,
         code: ErrorCode,
+        unread: bool,
     ) {
         let Some(Active { stage: Stage::Pull { from: source, transfer, need }, .. }) =
             self.recovery.active.get(object)
@@ -619,12 +563,15 @@ impl Pg {
         let tried = self.recovery.tried.entry(object.clone()).or_default();
         if code != ErrorCode::TryAgain {
             tried.sources.insert(from);
-            tried.damaged |= code == ErrorCode::Io;
+            match unread {
+                true => tried.not_read(ctx.now),
+                false => tried.damaged |= code == ErrorCode::Io,
+            }
             self.recovery.in_full.insert((from, object.clone()));
             if let Some(peer) = self.peers.get_mut(&from)
                 && peer.info.last_backfill.covers(object)
             {
-                peer.missing.add(object.clone(), Missing::of(need, EVersion::ZERO));
+                peer.missing.add(object.clone(), Missing { unread, ..Missing::of(need, EVersion::ZERO) });
             }
         }
         self.restart_object(ctx, object);
@@ -672,23 +619,5 @@ impl Pg {
             peers.into_iter().find_map(|peer| peer.missing.by_need().map(|(_, object)| object).find(idle))
         };
         own.or_else(theirs).cloned()
-    }
-
-    /// Unfound objects for which a source turned up, or whose tried ones may be asked again, are missing ones again.
-    pub(super) fn look_for_unfound(&mut self, ctx: &mut PgContext<'_>) {
-        let found: Vec<ObjectId> = self
-            .recovery
-            .unfound
-            .iter()
-            .filter(|object| match self.missing.get(object) {
-                None => true,
-                Some(missing) => !self.sources(ctx, object, missing.need).is_empty(),
-            })
-            .cloned()
-            .collect();
-        for object in found {
-            self.recovery.unfound.remove(&object);
-            self.recovery_changed(ctx);
-        }
     }
 }

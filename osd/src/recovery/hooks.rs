@@ -135,8 +135,7 @@ impl Pg {
         for one in missing {
             self.recover_object(ctx, &one);
             if self.recovery.unfound.contains(&one) {
-                let damaged = self.recovery.tried.get(&one).is_some_and(|tried| tried.damaged);
-                return match damaged && !self.reverts_unseen(&one) {
+                return match self.recovery.is_damaged(&one) && !self.reverts_unseen(&one) {
                     true => Readiness::Failed(ErrorCode::Io, format!("every copy of {one} is damaged")),
                     false => Readiness::Unfound,
                 };
@@ -219,7 +218,7 @@ impl Pg {
     }
 
     /// A client read failed on the primary's disk: mark the object missing here and recover it from another copy; the
-    /// read is run again afterwards. False if there is no other copy.
+    /// read is run again afterwards. False if there is no other copy, and nothing to be hoped of this one.
     pub(crate) fn recover_bad_copy(
         &mut self,
         ctx: &mut PgContext<'_>,
@@ -236,13 +235,10 @@ impl Pg {
                 return false;
             }
         };
-        if self.may_be_read_later(ctx, object, version, error) {
-            return false;
-        }
         let elsewhere = !self.sources(ctx, object, version).is_empty();
-        self.found_bad(ctx, object, version, &format!("a client's read failed: {error}"));
+        self.found_bad(ctx, object, version, error);
         self.recover_object(ctx, object);
-        elsewhere
+        elsewhere || !self.recovery.is_damaged(object)
     }
 
     pub(crate) fn recovery_summary(&self) -> RecoverySummary {

@@ -130,6 +130,7 @@ impl Pg {
             version: encode_version(version),
             sequence,
             code: code as i32,
+            unread: code == ErrorCode::Io && self.missing.get(object).is_some_and(|missing| missing.unread),
         };
         self.send(ctx, to, reply);
     }

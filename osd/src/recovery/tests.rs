@@ -1,5 +1,6 @@
 //! Whole OSDs lose and regain objects: by log, by backfill, by repair.
 
+mod bad_copies;
 mod clones;
 mod thrash;
 mod unfound;
@@ -326,39 +327,6 @@ fn a_target_keeps_what_is_missing_at_its_primary() {
         c.turn();
     }
     assert!(c.osds[&down].store().objects.contains_key(&lost), "the last of it");
-}
-
-#[test]
-fn a_damaged_copy_at_the_primary_is_read_elsewhere_and_repaired() {
-    let mut c = Cluster::new(3, 3, 1);
-    let o = object("x");
-    c.write(&o, 0, bytes(1, 8192));
-    c.settle();
-    let primary = c.primary(PG);
-    c.disk(primary).bad.insert(o.clone());
-    assert_eq!(c.read(&o), bytes(1, 8192));
-    c.settle();
-    assert!(c.disk(primary).bad.is_empty(), "it is written anew");
-    c.assert_copies_agree();
-}
-
-#[test]
-fn all_copies_damaged_blocks_only_that_object() {
-    let mut c = Cluster::new(2, 2, 1);
-    let o = object("x");
-    c.write(&o, 0, bytes(1, 8192));
-    c.write(&object("y"), 0, bytes(2, 100));
-    for osd in [OsdId(0), OsdId(1)] {
-        c.disk(osd).bad.insert(o.clone());
-    }
-    let read = |c: &mut Cluster| {
-        let ops = vec![ObjectOpKind::Read(nacre_wire::op::Extent { offset: 0, length: 100 })];
-        let request = c.request(&o, ops, Data::default());
-        c.answer(request).0.code
-    };
-    assert_eq!(read(&mut c), nacre_wire::ErrorCode::Io as i32);
-    assert_eq!(c.read(&object("y")), bytes(2, 100));
-    c.write(&object("z"), 0, bytes(3, 100));
 }
 
 #[test]

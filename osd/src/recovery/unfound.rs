@@ -4,7 +4,7 @@ use super::revert::Outlook;
 use super::{Stage, remove_object};
 use crate::log::Entry;
 use crate::pg::{Pg, PgContext};
-use nacre_types::{Needs, ObjectId, OsdId};
+use nacre_types::{EVersion, Needs, ObjectId, OsdId};
 use nacre_wire::messages::{LogKind, LogLevel};
 use nacre_wire::{ErrorCode, Transaction};
 use serde_json::{Value, json};
@@ -45,6 +45,35 @@ impl Pg {
         !self.recovery.unseen.is_empty() && self.revert_outlook(object).is_ok_and(|outlook| outlook.harmless)
     }
 
+    /// No source is left for a missing object.
+    pub(super) fn is_unfound(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId, need: EVersion) {
+        if !self.recovery.unfound.insert(object.clone()) {
+            return;
+        }
+        let tried = self.recovery.tried.entry(object.clone()).or_default();
+        if !std::mem::replace(&mut tried.told, true) {
+            ctx.log(LogLevel::Warning, format!("PG {}: {object} at {need} is unfound", self.id));
+        }
+        self.recovery_changed(ctx);
+    }
+
+    /// Unfound objects for which a source turned up, or that a disk may give after all, are missing ones again.
+    pub(super) fn look_for_unfound(&mut self, ctx: &mut PgContext<'_>) {
+        for object in self.recovery.unfound.clone() {
+            let found = match self.missing.get(&object) {
+                None => true,
+                Some(missing) => {
+                    !self.sources(ctx, &object, missing.need).is_empty()
+                        || self.ask_disks_again(ctx, &object, missing)
+                }
+            };
+            if found {
+                self.recovery.unfound.remove(&object);
+                self.recovery_changed(ctx);
+            }
+        }
+    }
+
     /// What operations on an unfound object wait for.
     pub(crate) fn needs_found(&self, head: &ObjectId) -> Needs {
         Needs::Unfound { objects: 1, unseen: self.reverts_unseen(head).into() }
@@ -79,6 +108,7 @@ impl Pg {
                 "need": missing.need.to_string(),
                 "have": missing.have.to_string(),
                 "damaged": self.recovery.is_damaged(object),
+                "unreadable_here": missing.unread,
                 "osds": asked,
                 "revert": revert,
             }))
@@ -98,6 +128,9 @@ impl Pg {
             "osd is down"
         } else if pulled.is_some_and(|one| matches!(one.stage, Stage::Pull { from, .. } if from == osd)) {
             "querying"
+        } else if self.peers.get(&osd).and_then(|peer| peer.missing.get(object)).is_some_and(|one| one.unread)
+        {
+            "its disk does not give it"
         } else if self.peers.contains_key(&osd) {
             "already probed"
         } else {

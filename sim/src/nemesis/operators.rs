@@ -274,13 +274,13 @@ impl Nemesis {
             orders.extend(FLAGS.map(|flag| json!({"prefix": "osd unset", "key": flag})));
             orders.push(json!({"prefix": "osd set-full-ratio", "ratio": 0.95}));
         }
+        let set = |var, val: u32| json!({"prefix": "osd pool set", "pool": POOL, "var": var, "val": val.to_string(), "yes": true});
         if std::mem::take(&mut self.operators.resized) {
-            // Nobody demands all copies before there may be room for them: clients could not even delete.
-            let min_size = if options.faults.full { options.min_size.min(2) } else { options.min_size };
-            for (var, val) in [("size", options.size), ("min_size", min_size)] {
-                orders.push(json!({"prefix": "osd pool set", "pool": POOL, "var": var,
-                    "val": val.to_string(), "yes": true}));
-            }
+            orders.extend([set("size", options.size), set("min_size", options.min_size)]);
+        }
+        if options.faults.full {
+            // Where disks are full a copy may wait for room that only clients can make, by deleting.
+            orders.push(set("min_size", 1));
         }
         for pgid in std::mem::take(&mut self.operators.pinned) {
             orders.push(json!({"prefix": "osd rm-pg-upmap", "pgid": pgid}));

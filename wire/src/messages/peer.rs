@@ -325,6 +325,9 @@ pub struct MissingObject {
     /// The needed version is another number of this one; none if it is not.
     #[prost(message, optional, tag = "6")]
     pub reverts_to: Option<Version>,
+    /// The disk holds just the needed version, but gave an error when it was read.
+    #[prost(bool, tag = "7")]
+    pub unread: bool,
 }
 
 /// A primary makes a peer a member of the interval: its authoritative log (or the end of it) and history. Answered by
@@ -433,6 +436,9 @@ pub struct PushReply {
     pub sequence: u64,
     #[prost(enumeration = "crate::ErrorCode", tag = "5")]
     pub code: i32,
+    /// The source's disk gave an error, and may give the object another time.
+    #[prost(bool, tag = "6")]
+    pub unread: bool,
 }
 
 /// A primary asks a peer for an object it misses itself. Answered by [`Push`]es.
