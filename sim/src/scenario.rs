@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cluster osds=3 size=3 min_size=2 [mons=1 clients=2 log=100 pgs=1 unit=8]   PG 1.0; A, B, C are its acting set, primary first
+//! each n 1..9                      the second line: all of it once for each number, which `$n` stands for
 //! crash|power|start|wipe NODE      NODE: A, osd.3, mon.a, client.0
 //! order osd down|osd out|osd in NODE   what an operator orders
 //! fence CLIENT                     it is blocklisted
@@ -41,6 +42,24 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a scenario; the error names the line.
 pub fn run(text: &str, print: bool) -> Result<(), String> {
+    let Some((first, each)) = text.lines().enumerate().find(|(_, line)| line.starts_with("each ")) else {
+        return run_once(text, print);
+    };
+    let bad = || format!("line {}: {each}: not `each NAME FROM..TO`", first + 1);
+    let ["each", name, range] = each.split_whitespace().collect::<Vec<_>>()[..] else { return Err(bad()) };
+    let (from, to) = range.split_once("..").ok_or_else(bad)?;
+    let numbers = from.parse::<u32>().map_err(|_| bad())?..to.parse().map_err(|_| bad())?;
+    if numbers.is_empty() {
+        return Err(bad());
+    }
+    for number in numbers {
+        let text = text.replace(each, "").replace(&format!("${name}"), &number.to_string());
+        run_once(&text, print).map_err(|why| format!("{name} = {number}: {why}"))?;
+    }
+    Ok(())
+}
+
+fn run_once(text: &str, print: bool) -> Result<(), String> {
     let lines = text.lines().map(str::trim).enumerate();
     let mut lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let (_, first) = lines.next().ok_or("an empty scenario")?;

@@ -15,7 +15,7 @@
 //! sluggish NODE TIMES                          its disk takes so many times as long
 //! skew NODE SECONDS                            its wall clock
 //! command [fails] {...}                        an operator's, as JSON; $A is the number of A
-//! pg ORDER [{...}]                             to the PG's primary
+//! pg [asks] ORDER [{...}]                      to the PG's primary; with `asks` nobody waits for the answer
 //! mon rm|add NAME                              the first leaves the daemon as it is, the second starts one with an empty store
 //! CLIENT append|remove OBJECT [NUMBER]
 //! CLIENT fill PREFIX COUNT NUMBER | CLIENT finds PREFIX COUNT NUMBER     that many objects
@@ -132,6 +132,13 @@ impl Scenario {
                 self.cluster.world.skew(node, (by * 1000.0) as i64);
             }
             ["command", ..] => self.ordered(line)?,
+            ["pg", "asks", order, ..] => {
+                let json = line.find('{').map_or("{}", |from| &line[from..]).to_string();
+                let (pg, order) = (self.pg, order.to_string());
+                self.cluster.as_admin(|handle| async move {
+                    let _ = handle.pg_admin(pg, &order, &json).await;
+                });
+            }
             ["pg", order, ..] => {
                 let json = line.find('{').map_or("{}", |from| &line[from..]).to_string();
                 let (pg, order) = (self.pg, order.to_string());
