@@ -254,6 +254,73 @@ fn what_is_not_this_store_is_refused_by_name() {
     format(&mut disk, &mut SimKv::new(4), options(1 << 20)).unwrap();
 }
 
+/// A device that loses power with the request after so many.
+struct Dying<'a>(&'a mut SimDisk, usize);
+
+impl Dying<'_> {
+    fn lives(&mut self) -> Result<(), DiskError> {
+        self.1 = self.1.checked_sub(1).ok_or(DiskError::Io { offset: 0, reason: "no power".into() })?;
+        Ok(())
+    }
+}
+
+impl DiskSync for Dying<'_> {
+    fn capacity_bytes(&self) -> u64 {
+        self.0.capacity_bytes()
+    }
+
+    fn read_at(&mut self, offset: u64, length: usize) -> Result<bytes::Bytes, DiskError> {
+        self.0.read_at(offset, length)
+    }
+
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
+        self.lives()?;
+        self.0.write_at(offset, data)
+    }
+
+    fn flush(&mut self) -> Result<(), DiskError> {
+        self.lives()?;
+        self.0.flush()
+    }
+}
+
+#[test]
+fn a_format_that_dies_anywhere_is_seen_to_be_one_and_done_again() {
+    let mut finished = false;
+    let mut half = 0;
+    for requests in 0..40 {
+        for seed in 0..20 {
+            let (mut disk, mut kv) = (SimDisk::new(capacity(), seed), SimKv::new(seed));
+            finished = format(&mut Dying(&mut disk, requests), &mut kv, options(1 << 20)).is_ok();
+            disk.power();
+            kv.power();
+            match inspect(&mut disk) {
+                Ok(_) => drop(Store::mount(&mut disk, kv, tiny()).unwrap()),
+                Err(why) => {
+                    assert!(
+                        !finished
+                            && matches!(why, OpenError::HalfFormatted { .. } | OpenError::NotNacre { .. }),
+                        "{why}"
+                    );
+                    half += usize::from(matches!(why, OpenError::HalfFormatted { .. }));
+                    assert!(Store::mount(&mut disk, kv.clone(), tiny()).is_err());
+                    match format(&mut disk, &mut kv, options(1 << 20)) {
+                        Ok(()) => {}
+                        // It came as far as the last write: an index with a checkpoint is never written over.
+                        Err(FormatError::IndexNotEmpty) => {
+                            kv = SimKv::new(seed);
+                            format(&mut disk, &mut kv, options(1 << 20)).unwrap();
+                        }
+                        Err(why) => panic!("{why}"),
+                    }
+                    drop(Store::mount(&mut disk, kv, tiny()).unwrap());
+                }
+            }
+        }
+    }
+    assert!(finished && half > 0);
+}
+
 #[test]
 fn a_full_device_still_boots_reads_and_deletes() {
     let mut host = Host::new(8, (128 << 10) + (1 << 20) + (2 << 20), tiny());
