@@ -22,7 +22,7 @@ const fn target(name: &'static str, run: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>>)
 }
 
 pub const TARGETS: &[Target] = &[
-    Target { memory: (2 * MIB, 64), ..target("wire-frames", wire::frames, wire::frames_seeds) },
+    target("wire-frames", wire::frames, wire::frames_seeds),
     target("wire-message", wire::message, wire::message_seeds),
     target("wire-transaction", wire::transaction, wire::transaction_seeds),
     target("journal-record", store::journal_record, store::journal_record_seeds),

@@ -10,9 +10,12 @@
 //! uses the payload verifies. Every length is bounded before anything is allocated, and a peer whose frame breaks a
 //! bound or a checksum is disconnected: nothing after it in the stream can be trusted.
 
-use bytes::{Buf, Bytes, BytesMut};
+mod decoder;
+
+pub use decoder::FrameDecoder;
+
+use bytes::{Bytes, BytesMut};
 use nacre_types::checksum;
-use std::collections::VecDeque;
 
 pub const HEADER_BYTES: usize = 64;
 /// "NACR" in a hex dump.
@@ -173,114 +176,15 @@ impl Layout {
         self.checked_len() + self.payload_len
     }
 
-    /// The frame whose bytes after the header are `all`.
-    fn frame(&self, mut all: Bytes) -> Result<Frame, FrameError> {
-        let payload = all.split_off(self.checked_len());
+    /// The frame whose bytes after the header are `all`, or those but for the payload.
+    fn frame(&self, mut all: Bytes, payload: Option<Bytes>) -> Result<Frame, FrameError> {
+        let payload = payload.unwrap_or_else(|| all.split_off(self.checked_len()));
         if checksum::crc32(&all) != self.body_crc {
             return Err(FrameError::BodyChecksum);
         }
         let crcs = all.split_off(self.body_len);
         let crcs = crcs.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
         Ok(Frame { header: self.header, body: all, crcs, payload })
-    }
-}
-
-/// What a header may reserve before the bytes it announces arrive.
-const RESERVE_BYTES_MAX: usize = 1 << 20;
-/// A payload this small is copied out of its chunk, so that it does not keep a whole batch of packets in memory.
-const KEEP_CHUNK_BYTES_MIN: usize = 2048;
-
-/// Turns the chunks of one stream back into frames. Payload memory is allocated as bytes arrive, not as announced.
-/// A frame that lies in one chunk is not copied; one that spans chunks is put together with one copy.
-#[derive(Debug, Default)]
-pub struct FrameDecoder {
-    /// A frame of which only a part has arrived, without its header once `layout` is set.
-    buffer: BytesMut,
-    layout: Option<Layout>,
-    /// Chunks not looked at yet.
-    chunks: VecDeque<Bytes>,
-}
-
-impl FrameDecoder {
-    pub fn new() -> FrameDecoder {
-        FrameDecoder::default()
-    }
-
-    /// Takes the next chunk of the stream. Call [`FrameDecoder::next_frame`] until it has no more.
-    pub fn feed(&mut self, chunk: &[u8]) {
-        self.feed_bytes(Bytes::copy_from_slice(chunk));
-    }
-
-    /// Like [`FrameDecoder::feed`], keeping `chunk` instead of copying it.
-    pub fn feed_bytes(&mut self, chunk: Bytes) {
-        if !chunk.is_empty() {
-            self.chunks.push_back(chunk);
-        }
-    }
-
-    /// The next whole frame, if all of it has arrived. After an error the stream is unusable.
-    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
-        while let Some(chunk) = self.chunks.front_mut() {
-            if self.buffer.is_empty()
-                && self.layout.is_none()
-                && let Some(head) = chunk.first_chunk::<HEADER_BYTES>()
-            {
-                let layout = parse_header(head)?;
-                if chunk.len() - HEADER_BYTES >= layout.total() {
-                    chunk.advance(HEADER_BYTES);
-                    let all = chunk.split_to(layout.total());
-                    if chunk.is_empty() {
-                        self.chunks.pop_front();
-                    }
-                    let mut frame = layout.frame(all)?;
-                    if frame.payload.len() < KEEP_CHUNK_BYTES_MIN {
-                        frame.payload = Bytes::copy_from_slice(&frame.payload);
-                    }
-                    return Ok(Some(frame));
-                }
-            }
-            let wanted = self.layout.map_or(HEADER_BYTES, |layout| layout.total());
-            let taken = (wanted - self.buffer.len()).min(chunk.len());
-            if self.buffer.capacity() < self.buffer.len() + taken {
-                // Room for a modest frame at once, for a huge one only when a part of it is there.
-                let here = self.buffer.len() + taken;
-                let room = if here < RESERVE_BYTES_MAX { wanted.min(RESERVE_BYTES_MAX) } else { wanted };
-                self.buffer.reserve(room - self.buffer.len());
-            }
-            self.buffer.extend_from_slice(&chunk[..taken]);
-            chunk.advance(taken);
-            if chunk.is_empty() {
-                self.chunks.pop_front();
-            }
-            if self.buffer.len() < wanted {
-                continue;
-            }
-            match self.layout {
-                None => {
-                    let Some(head) = self.buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
-                    let layout = parse_header(head)?;
-                    self.buffer.clear();
-                    if layout.total() == 0 {
-                        return layout.frame(Bytes::new()).map(Some);
-                    }
-                    self.layout = Some(layout);
-                }
-                Some(layout) => {
-                    self.layout = None;
-                    return layout.frame(std::mem::take(&mut self.buffer).freeze()).map(Some);
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Checks that the stream ended between frames.
-    pub fn finish(&self) -> Result<(), FrameError> {
-        if self.buffer.is_empty() && self.layout.is_none() && self.chunks.is_empty() {
-            Ok(())
-        } else {
-            Err(FrameError::Truncated)
-        }
     }
 }
 
