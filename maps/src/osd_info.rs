@@ -104,6 +104,11 @@ impl OsdInfo {
         Epoch(self.lost_at)
     }
 
+    /// What it held when it went down may come back with it.
+    pub fn may_return(&self) -> bool {
+        !self.up && self.booted && self.lost_at <= self.down_at
+    }
+
     pub fn mark_up(&mut self, epoch: Epoch) {
         (self.up, self.up_from, self.booted, self.down_since_ms) = (true, epoch.0, true, 0);
     }

@@ -153,6 +153,15 @@ impl OsdMap {
         let table = slot.get_or_init(|| PoolTable::new(self, pg.pool, pool));
         table.get(pg.seed).map(|row| &row.place)
     }
+
+    /// The OSDs that would have a say in where a PG lies if all were up: those in its place, and some that are not.
+    pub fn pg_candidates(&self, pg: PgId) -> BTreeSet<OsdId> {
+        let table = self.pg(pg).and_then(|_| self.tables.pools.get(&pg.pool)?.get());
+        let asked = table.and_then(|table| table.get(pg.seed)).into_iter().flat_map(|row| &row.asked);
+        let pinned = self.pg_upmap.get(&pg).into_iter().flatten();
+        let moved = self.pg_upmap_items.get(&pg).into_iter().flatten().map(|(_, to)| to);
+        asked.chain(pinned).chain(moved).copied().filter(|&osd| self.is_in(osd)).collect()
+    }
 }
 
 /// Maps PGs of one osdmap.

@@ -51,6 +51,8 @@ pub struct Tunables {
     /// Log entries kept while the PG is clean, and while it is not.
     pub log_entries_clean: usize,
     pub log_entries_degraded: usize,
+    /// So many are kept of what an unfound object's last change, which nobody has seen, may be taken back by.
+    pub log_entries_held: usize,
     /// Trims go in batches.
     pub log_trim_batch: usize,
     /// Map epochs kept for peers, beyond what PGs need.
@@ -82,6 +84,7 @@ impl Default for Tunables {
             queued_ops_max: 4096,
             log_entries_clean: 1000,
             log_entries_degraded: 3000,
+            log_entries_held: 30_000,
             log_trim_batch: 256,
             maps_kept: 500,
             remove_objects_batch: 30,

@@ -148,7 +148,6 @@ impl Pg {
             waits.extend(self.operations(Some(head)));
         }
         let waits: Vec<Value> = waits.iter().take(WAITS_MAX).map(|wait| wait_json(ctx.now, wait)).collect();
-        let down: Vec<OsdId> = self.past_members().into_iter().filter(|&osd| !ctx.map.is_up(osd)).collect();
         let mut json = json!({
             "pgid": self.id.to_string(),
             "state": self.state_words(ctx),
@@ -159,7 +158,7 @@ impl Pg {
             "acting": ids(&self.members.acting),
             "epoch": self.epoch.0,
             "interval": self.interval().0,
-            "past_down": ids(&down),
+            "past_down": ids(&self.absent(ctx)),
             "peers": ids(&self.peers.keys().copied().collect::<Vec<_>>()),
             "scrub_errors": self.recovery.scrub.errors(),
             "unfound": self.recovery.unfound.len(),
@@ -169,7 +168,7 @@ impl Pg {
             json["object"] = json!({
                 "unfound": self.recovery.unfound.contains(head),
                 "missing_here": self.missing.contains(head),
-                "damaged": self.recovery.is_damaged(head),
+                "damaged": self.is_damaged(ctx, head),
                 "unseen": self.reverts_unseen(head),
             });
             // What an operation would meet that came now.
@@ -179,13 +178,6 @@ impl Pg {
             }
         }
         json
-    }
-
-    /// Everybody who was a member since the PG was last clean.
-    pub(crate) fn past_members(&self) -> Vec<OsdId> {
-        let past = self.past.may_have_written(nacre_types::Epoch::ZERO);
-        let osds: BTreeSet<OsdId> = past.flat_map(|interval| interval.acting.iter().copied()).collect();
-        osds.into_iter().collect()
     }
 }
 

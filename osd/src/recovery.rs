@@ -121,11 +121,6 @@ impl Recovery {
         self.last_number
     }
 
-    /// Whether every copy of the object that could be asked for is damaged.
-    pub(crate) fn is_damaged(&self, object: &ObjectId) -> bool {
-        self.unfound.contains(object) && self.tried.get(object).is_some_and(Tried::is_damaged)
-    }
-
     /// Whether objects are on their way, so that it is no throttle that holds recovery.
     pub(crate) fn moves(&self) -> bool {
         !self.active.is_empty()

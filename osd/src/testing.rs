@@ -171,6 +171,7 @@ impl Cluster {
             tunables: Tunables {
                 log_entries_clean: 60,
                 log_entries_degraded: 100,
+                log_entries_held: 1000,
                 log_trim_batch: 10,
                 ..Tunables::default()
             },

@@ -154,6 +154,13 @@ impl PgLog {
         self.requests.is_answered(request)
     }
 
+    /// Whether the first change of the object that the log knows followed right upon `version`, which lies behind the tail:
+    /// nothing that happened to the object after it is gone. A clone is made just before its head changes.
+    pub fn goes_on_from(&self, object: &ObjectId, version: EVersion) -> bool {
+        let first = self.entries.iter().position(|entry| !entry.is_error() && entry.object == *object);
+        first.is_some_and(|at| at > 0 && self.entries[at].prior_version == version)
+    }
+
     /// The entry of exactly that version.
     pub fn at(&self, version: EVersion) -> Option<&Entry> {
         let at = self.entries.binary_search_by_key(&version, |entry| entry.version).ok()?;

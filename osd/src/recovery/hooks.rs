@@ -135,7 +135,7 @@ impl Pg {
         for one in missing {
             self.recover_object(ctx, &one);
             if self.recovery.unfound.contains(&one) {
-                return match self.recovery.is_damaged(&one) && !self.reverts_unseen(&one) {
+                return match self.is_damaged(ctx, &one) && !self.reverts_unseen(&one) {
                     true => Readiness::Failed(ErrorCode::Io, format!("every copy of {one} is damaged")),
                     false => Readiness::Unfound,
                 };
@@ -238,7 +238,7 @@ impl Pg {
         let elsewhere = !self.sources(ctx, object, version).is_empty();
         self.found_bad(ctx, object, version, error);
         self.recover_object(ctx, object);
-        elsewhere || !self.recovery.is_damaged(object)
+        elsewhere || !self.is_damaged(ctx, object)
     }
 
     pub(crate) fn recovery_summary(&self) -> RecoverySummary {

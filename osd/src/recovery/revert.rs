@@ -76,6 +76,16 @@ impl Pg {
         lacking
     }
 
+    /// How far the log may be trimmed: it has to tell what a revert would undo of what was never shown, and whose requests
+    /// that were. Within reason: an object may stay unfound for long.
+    pub(crate) fn trim_limit(&self, held: usize) -> EVersion {
+        if self.log.entries().len() >= held {
+            return self.committed_to;
+        }
+        let unseen = self.recovery.unseen.iter().filter(|(object, _)| self.missing.contains(object));
+        unseen.map(|(_, &(_, seen))| seen).chain([self.committed_to]).min().expect("not empty")
+    }
+
     /// What a missing object could be reverted to, or why it could not.
     pub(super) fn revert_outlook(&self, object: &ObjectId) -> Result<Outlook, &'static str> {
         let missing = self.missing.get(object).ok_or("it is not missing")?;
@@ -87,12 +97,13 @@ impl Pg {
         let to = theirs.chain([missing]).map(|copy| copy.have).max().unwrap_or_default();
         let unseen = self.recovery.unseen.get(object).filter(|(need, _)| *need == missing.need);
         let seen = unseen.map_or(missing.need, |(_, seen)| *seen);
-        let changes: Vec<&Entry> = match to {
-            EVersion::ZERO => self.log.entries().collect(),
-            to => self.log.entries_after(to).ok_or("the log no longer tells what would be undone")?.collect(),
-        };
-        let of_family = |entry: &&&Entry| !entry.is_error() && entry.object.head() == *object;
-        let mut undone: Vec<&Entry> = changes.iter().filter(of_family).copied().collect();
+        let reached = to == EVersion::ZERO || self.log.reaches(to) || self.log.goes_on_from(object, to);
+        if !reached {
+            return Err("the log no longer tells what would be undone");
+        }
+        let of_family =
+            |entry: &&Entry| !entry.is_error() && entry.version > to && entry.object.head() == *object;
+        let mut undone: Vec<&Entry> = self.log.entries().filter(of_family).collect();
         if to == EVersion::ZERO {
             let begins = |entry: &&Entry| entry.object == *object && entry.makes_anew();
             let first = undone.iter().rposition(begins);

@@ -1,14 +1,15 @@
 //! Objects no good copy of which is reachable: which they are, who was asked, and giving them up.
 
+use super::bad_copies::Tried;
 use super::revert::Outlook;
 use super::{Stage, remove_object};
 use crate::log::Entry;
 use crate::pg::{Pg, PgContext};
+use nacre_maps::OsdInfo;
 use nacre_types::{EVersion, Needs, ObjectId, OsdId};
 use nacre_wire::messages::{LogKind, LogLevel};
 use nacre_wire::{ErrorCode, Transaction};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 
 /// Objects told of at once.
 const TOLD_MAX: usize = 1000;
@@ -45,6 +46,22 @@ impl Pg {
         !self.recovery.unseen.is_empty() && self.revert_outlook(object).is_ok_and(|outlook| outlook.harmless)
     }
 
+    /// Members since the PG was last clean, and whoever has a place in it, that are down and were not declared lost: what
+    /// nobody else has, they may have.
+    pub(crate) fn absent(&self, ctx: &PgContext<'_>) -> Vec<OsdId> {
+        let mut osds = ctx.map.pg_candidates(self.id);
+        osds.extend(self.past.participants());
+        osds.retain(|&osd| osd != self.me && ctx.map.osd(osd).is_some_and(OsdInfo::may_return));
+        osds.into_iter().collect()
+    }
+
+    /// Whether every copy of the object is damaged, so that to wait for one is in vain.
+    pub(crate) fn is_damaged(&self, ctx: &PgContext<'_>, object: &ObjectId) -> bool {
+        self.recovery.unfound.contains(object)
+            && self.recovery.tried.get(object).is_some_and(Tried::is_damaged)
+            && self.absent(ctx).is_empty()
+    }
+
     /// No source is left for a missing object.
     pub(super) fn is_unfound(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId, need: EVersion) {
         if !self.recovery.unfound.insert(object.clone()) {
@@ -72,6 +89,10 @@ impl Pg {
                 self.recovery_changed(ctx);
             }
         }
+        // Whoever was waited for may have been declared lost.
+        if self.recovery.unfound.iter().any(|object| self.is_damaged(ctx, object)) {
+            ctx.requests.kick.insert(self.id);
+        }
     }
 
     /// What operations on an unfound object wait for.
@@ -87,7 +108,8 @@ impl Pg {
 
     /// The unfound objects, what was tried, and what could be done.
     pub(crate) fn list_unfound(&self, ctx: &PgContext<'_>) -> String {
-        let mut candidates: BTreeSet<OsdId> = self.past_members().into_iter().collect();
+        let mut candidates = self.past.participants().clone();
+        candidates.extend(self.absent(ctx));
         candidates.extend(self.peers.keys());
         candidates.remove(&self.me);
         let objects = self.recovery.unfound.iter().take(TOLD_MAX).filter_map(|object| {
@@ -107,7 +129,7 @@ impl Pg {
                 "object": object.to_string(),
                 "need": missing.need.to_string(),
                 "have": missing.have.to_string(),
-                "damaged": self.recovery.is_damaged(object),
+                "damaged": self.is_damaged(ctx, object),
                 "unreadable_here": missing.unread,
                 "osds": asked,
                 "revert": revert,

@@ -55,7 +55,8 @@ impl Pg {
         assert_eq!(first, self.next_version(ctx), "versions are given in order");
         let tunables = &ctx.config.tunables;
         let keep = if self.clean { tunables.log_entries_clean } else { tunables.log_entries_degraded };
-        let trim_to = self.log.trim_target(keep, tunables.log_trim_batch, self.committed_to);
+        let trim_to =
+            self.log.trim_target(keep, tunables.log_trim_batch, self.trim_limit(tunables.log_entries_held));
         let replicas = self.replicas();
         let entries_only =
             replicas.iter().copied().filter(|&osd| !self.ships_to(osd, &object)).collect::<BTreeSet<_>>();

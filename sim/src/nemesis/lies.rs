@@ -94,7 +94,7 @@ impl Nemesis {
         }
     }
 
-    /// Flushes are true again: the next one also makes durable what was only said to be.
+    /// Flushes are true again, and what was said to be durable is.
     pub(super) fn end_lie(&mut self, cluster: &mut SimCluster) {
         let Some(Lie { at, .. }) = self.lie.take() else { return };
         cluster.with_disk(at, |disk, kv| {

@@ -16,6 +16,7 @@ const BLOCK: u64 = 4096;
 /// Objects of the image: small, so that a run sees many and requests cross their ends.
 const ORDER: u32 = 16;
 const BLOCKS: u64 = 64;
+const OPTIONS: CreateOptions = CreateOptions { size: BLOCKS * BLOCK, order: ORDER };
 const BLOCKS_PER_REQUEST_MAX: u64 = 6;
 const FULL_PAUSE: Duration = Duration::from_millis(500);
 
@@ -62,7 +63,13 @@ impl ImageTask {
         let text = |error: OpError| error.to_string();
         // Whoever uses a block device cannot be told that something timed out.
         let pool = self.worker.pool(None).await.map_err(text)?;
-        match pool.create_image(name, CreateOptions { size: BLOCKS * BLOCK, order: ORDER }).await {
+        let mut created = pool.create_image(name, OPTIONS).await;
+        while full(&created) && self.worker.is_on() {
+            self.worker.clock.sleep(FULL_PAUSE).await;
+            created = pool.create_image(name, OPTIONS).await;
+        }
+        match created {
+            Err(error) if error.code == ErrorCode::NoSpace => return Ok(()),
             Err(error) if error.code != ErrorCode::AlreadyExists => return Err(format!("creating: {error}")),
             _ => {}
         }
@@ -223,7 +230,7 @@ async fn check_snapshot(
 }
 
 /// A full cluster says so; whoever writes tries again.
-fn full(result: &Result<(), OpError>) -> bool {
+fn full<T>(result: &Result<T, OpError>) -> bool {
     result.as_ref().is_err_and(|error| error.code == ErrorCode::NoSpace)
 }
 

@@ -72,8 +72,8 @@ pub struct SimDisk {
     /// Writes below are not lost or misdirected.
     spoils_from: u64,
     lies: bool,
-    /// Flushes that were lies, since the last true one.
-    lied: u64,
+    /// So many of `volatile`, the first, were said to be durable.
+    said: usize,
     flaky: Flaky,
     /// Requests that failed and would have succeeded later.
     pub passing_errors: u64,
@@ -99,7 +99,7 @@ impl SimDisk {
             misdirect_writes: 0,
             spoils_from: 0,
             lies: false,
-            lied: 0,
+            said: 0,
             flaky: Flaky::default(),
             passing_errors: 0,
             bad_reads: 0,
@@ -175,7 +175,7 @@ impl SimDisk {
                 self.volatile.push((offset, bytes.freeze()));
             }
         }
-        self.lied = 0;
+        self.said = 0;
         self.cached.clear();
         self.volatile.truncate(loss.kept(self.volatile.len()));
         for (offset, bytes) in std::mem::take(&mut self.volatile) {
@@ -204,15 +204,20 @@ impl SimDisk {
                 self.volatile.push((offset, bytes.into()));
             }
         }
+        self.said = 0;
         self.cached.clear();
         for (offset, bytes) in std::mem::take(&mut self.volatile) {
             if lands(offset) {
-                for (at, chunk) in bytes.chunks_exact(BLOCK).enumerate() {
-                    let mut block = Box::new([0; BLOCK]);
-                    block.copy_from_slice(chunk);
-                    self.durable.insert(offset / BLOCK_U64 + at as u64, block);
-                }
+                self.land(offset, &bytes);
             }
+        }
+    }
+
+    fn land(&mut self, offset: u64, bytes: &[u8]) {
+        for (at, chunk) in bytes.chunks_exact(BLOCK).enumerate() {
+            let mut block = Box::new([0; BLOCK]);
+            block.copy_from_slice(chunk);
+            self.durable.insert(offset / BLOCK_U64 + at as u64, block);
         }
     }
 
@@ -273,14 +278,13 @@ impl SimDisk {
         self.misdirect_writes = count;
     }
 
-    /// From now on flushes report success and make nothing durable; or they are true again.
+    /// From now on flushes report success and make nothing durable; or they are true again, and so becomes what was said.
     pub fn lie(&mut self, lies: bool) {
         self.lies = lies;
-    }
-
-    /// Flushes since the last true one that were lies.
-    pub fn lied(&self) -> u64 {
-        self.lied
+        if !lies {
+            let said: Vec<_> = self.volatile.drain(..std::mem::take(&mut self.said)).collect();
+            said.iter().for_each(|(offset, bytes)| self.land(*offset, bytes));
+        }
     }
 
     /// From now on some requests fail.
@@ -301,11 +305,11 @@ impl SimDisk {
         Ok(())
     }
 
-    /// A flush has failed: each write since the last one is forgotten or still waits for the next.
+    /// A flush has failed: each write since the last one, true or not, is forgotten or still waits for the next.
     fn forget_some(&mut self) {
         self.cached.clear();
-        for (offset, bytes) in std::mem::take(&mut self.volatile) {
-            if self.rng.chance(1, 2) {
+        for (at, (offset, bytes)) in std::mem::take(&mut self.volatile).into_iter().enumerate() {
+            if at < self.said || self.rng.chance(1, 2) {
                 self.cache(offset, bytes);
             }
         }
@@ -383,10 +387,10 @@ impl SimDisk {
             return Err(error);
         }
         if self.lies {
-            self.lied += 1;
+            self.said = self.volatile.len();
             return Ok(());
         }
-        self.lied = 0;
+        self.said = 0;
         // Not `append`, which walks all of both.
         self.durable.extend(std::mem::take(&mut self.cached));
         self.volatile.clear();

@@ -106,12 +106,14 @@ impl SimKv {
         }
     }
 
-    /// From now on the device under it lies about flushes, or not any more.
+    /// From now on the device under it lies about flushes; or not any more, and what was said to be durable is.
     pub fn lie(&self, lies: bool) {
         let mut inner = self.inner.borrow_mut();
         inner.lies = lies;
-        if lies && inner.lied.is_none() {
-            inner.lied = Some((inner.durable.clone(), Vec::new()));
+        match lies {
+            true if inner.lied.is_none() => inner.lied = Some((inner.durable.clone(), Vec::new())),
+            true => {}
+            false => inner.lied = None,
         }
     }
 
@@ -160,13 +162,10 @@ impl Inner {
     fn make_durable(&mut self, point: usize) {
         let point = point.min(self.log.len());
         for ops in self.log.drain(..point) {
-            if let Some((_, lied)) = self.lied.as_mut().filter(|_| self.lies) {
+            if let Some((_, lied)) = &mut self.lied {
                 lied.push(ops.clone());
             }
             apply(&mut self.durable, ops);
-        }
-        if !self.lies {
-            self.lied = None;
         }
         if let Some((_, covered)) = &mut self.flushing {
             *covered = covered.saturating_sub(point);

@@ -25,6 +25,14 @@ fn unread_at_the_primary() -> (Cluster, OsdId, OsdId) {
     (c, primary, other)
 }
 
+/// An administrator says that what was on a disk is gone.
+fn declare_lost(c: &mut Cluster, osd: OsdId) {
+    c.change(|map, step| {
+        let epoch = step.epoch;
+        step.osd_mut(map, osd).expect("it exists").mark_lost(epoch);
+    });
+}
+
 fn is_unfound(c: &Cluster) -> bool {
     c.osds.values().any(|osd| osd.pg(PG).is_some_and(|pg| pg.recovery_summary().unfound == 1))
 }
@@ -83,6 +91,9 @@ fn a_disk_that_gives_nothing_for_long_is_told_of_and_still_asked() {
     let (mut c, primary, other) = unread_at_the_primary();
     c.kill(other);
     let read = ask(&mut c, "x");
+    pass(&mut c, 100);
+    assert!(!c.is_answered(read), "whoever is down may have it");
+    declare_lost(&mut c, other);
     assert_eq!(c.answer(read).0.code, ErrorCode::Io as i32);
     let told = c.log.iter().filter(|line| line.contains("is unfound")).count();
     assert_eq!(told, 1, "{:?}", c.log);
@@ -148,8 +159,35 @@ fn damaged_bytes_are_not_asked_for_again() {
     pass(&mut c, 3);
     c.disk(primary).unreadable.clear();
     c.disk(primary).bad.insert(object("x"));
+    pass(&mut c, 100);
+    assert!(!c.is_answered(read), "whoever is down may have it");
+    declare_lost(&mut c, other);
     assert_eq!(c.answer(read).0.code, ErrorCode::Io as i32);
     c.disk(primary).bad.clear();
     pass(&mut c, 100);
-    assert!(is_unfound(&c));
+    assert!(is_unfound(&c), "{:#?} {:?}", c.log, c.osds[&primary].pg(PG).unwrap().why());
+}
+
+/// The PG was clean without it: it is no member of old, but has a place there.
+#[test]
+fn a_damaged_copy_waits_for_one_that_is_down() {
+    let mut c = Cluster::new(3, 3, 1);
+    c.write(&object("x"), 0, bytes(1, 8192));
+    c.settle();
+    let primary = c.primary(PG);
+    let away = other_than(&c, primary);
+    c.kill(away);
+    c.settle();
+    let rest: Vec<OsdId> = c.osds.keys().copied().collect();
+    for osd in rest {
+        c.disk(osd).bad.insert(object("x"));
+    }
+    let read = ask(&mut c, "x");
+    pass(&mut c, 60);
+    assert!(!c.is_answered(read) && is_unfound(&c));
+    c.start(away);
+    let (reply, data) = c.answer(read);
+    assert_eq!((reply.code, data.bytes.to_vec()), (ErrorCode::Ok as i32, bytes(1, 8192)[..100].to_vec()));
+    c.settle();
+    c.assert_copies_agree();
 }

@@ -27,13 +27,19 @@ fn append(c: &mut Cluster, object: &nacre_types::ObjectId, bytes: Vec<u8>) -> u6
 /// replicas is still lost.
 fn on_the_primary_alone(c: &mut Cluster) -> (OsdId, u64) {
     let x = object("x");
-    c.write(&x, 0, bytes(1, 5000));
-    c.settle();
     let primary = c.primary(PG);
+    if !c.osds[&primary].store().objects.contains_key(&x) {
+        c.write(&x, 0, bytes(1, 5000));
+        c.settle();
+    }
     c.dropped = Some("RepOp");
     let request = append(c, &x, bytes(2, 700));
     c.run_until("the primary has it", |c| c.osds[&primary].store().objects[&x].data.len() == 5700);
     (primary, request)
+}
+
+fn write_others(c: &mut Cluster, times: u64) {
+    (0..times).for_each(|n| c.write(&object(&format!("o{}", n % 7)), 0, bytes(n, 10)));
 }
 
 /// Two members of three have seen the last write of `x` in their logs alone; the one that has it comes back with rotten
@@ -69,6 +75,27 @@ fn what_nobody_has_seen_can_be_reverted_without_losing_anything() {
     assert_eq!(c.read(&object("x")), want);
     c.assert_copies_agree();
     assert!(order(&mut c, "mark_unfound_lost", json!({"mode": "revert"})).is_err());
+}
+
+/// The version it goes back to lies behind the log's tail, and what is undone would, as others are written all the time.
+#[test]
+fn what_nobody_has_seen_can_be_reverted_long_after() {
+    let mut c = Cluster::new(3, 3, 1);
+    c.write(&object("x"), 0, bytes(1, 5000));
+    write_others(&mut c, 400);
+    c.settle();
+    let request = written_on_one_that_rots(&mut c);
+    c.run_until("it is unfound", |c| unfound(c) == 1);
+    write_others(&mut c, 400);
+    let done = order(&mut c, "mark_unfound_lost", json!({"mode": "revert"})).unwrap();
+    assert_eq!(done["reverted"], 1, "{done}");
+    assert_eq!(c.answer(request).0.code, ErrorCode::Ok as i32);
+    c.settle();
+    assert_eq!(c.read(&object("x")), [bytes(1, 5000), bytes(2, 700)].concat());
+    write_others(&mut c, 400);
+    let log = &c.osds[&c.primary(PG)].pg(PG).unwrap().log;
+    assert!(log.entries().len() < 200, "it is trimmed again: {}", log.entries().len());
+    c.assert_copies_agree();
 }
 
 #[test]
@@ -138,9 +165,8 @@ fn what_a_backfill_target_has_left_over_is_found_there() {
     c.kill(primary);
     c.dropped = None;
     c.run_until("it is unfound", |c| c.primary(PG) != primary && unfound(c) == 1);
-    for n in 0..400 {
-        c.write(&object(&format!("o{}", n % 7)), 0, bytes(n, 10));
-    }
+    // So much that its log entry is not kept any longer.
+    write_others(&mut c, 1100);
     c.start(primary);
     assert_eq!(c.answer(request).0.code, ErrorCode::Ok as i32);
     c.settle();
