@@ -94,6 +94,8 @@ pub struct Step {
     pub command: Option<String>,
     /// The data it may cost, if it may cost any.
     pub loses: Option<String>,
+    /// The daemon that the command starts, if it starts one: how depends on how it was set up.
+    pub starts: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -114,7 +116,8 @@ impl Explanation {
 
     pub fn to_json(&self) -> Value {
         let chain: Vec<Value> = self.chain.iter().map(|l| json!({"on": l.on, "says": l.says})).collect();
-        let step = |s: &Step| json!({"text": s.text, "command": s.command, "loses": s.loses});
+        let step =
+            |s: &Step| json!({"text": s.text, "command": s.command, "loses": s.loses, "starts": s.starts});
         json!({
             "question": self.question,
             "cause": self.cause.code(),

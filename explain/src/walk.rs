@@ -82,14 +82,23 @@ impl<'a> Walk<'a> {
     }
 
     fn step(&mut self, text: impl Into<String>, command: Option<String>) {
-        let step = Step { text: text.into(), command, loses: None };
+        self.add_step(Step { text: text.into(), command, loses: None, starts: None });
+    }
+
+    /// Starting a daemon on its host.
+    fn start(&mut self, text: String, daemon: String, command: String) {
+        self.add_step(Step { text, command: Some(command), loses: None, starts: Some(daemon) });
+    }
+
+    fn add_step(&mut self, step: Step) {
         if !self.steps.contains(&step) {
             self.steps.push(step);
         }
     }
 
     fn unsafe_step(&mut self, text: impl Into<String>, command: String, loses: impl Into<String>) {
-        self.steps.push(Step { text: text.into(), command: Some(command), loses: Some(loses.into()) });
+        let (command, loses) = (Some(command), Some(loses.into()));
+        self.steps.push(Step { text: text.into(), command, loses, starts: None });
     }
 
     fn done(&self) -> bool {
@@ -163,11 +172,9 @@ impl<'a> Walk<'a> {
     }
 
     fn start_step(&mut self, osd: OsdId) {
-        let (host, at) = (self.host(osd), osd);
-        self.step(
-            format!("start {at} on {host} (its service; by hand as below, with its directory)"),
-            Some("nacre daemon osd --dir /var/lib/nacre/osd".into()),
-        );
+        let text =
+            format!("start {osd} on {} (its service; by hand as below, with its directory)", self.host(osd));
+        self.start(text, osd.to_string(), "nacre daemon osd --dir /var/lib/nacre/osd".into());
     }
 
     fn wait_step(&mut self, for_what: &str, pg: Option<PgId>) {

@@ -1,5 +1,5 @@
-//! Prints how long placing 100,000 PGs on 10,000 OSDs takes, and how long an epoch in which one OSD goes out, comes back, or
-//! goes down: `cargo run --release -p nacre-maps --example remap`.
+//! Prints how long placing 100,000 PGs on 10,000 OSDs takes, how large that map is and how long it takes to decode, and how
+//! long an epoch in which one OSD goes out, comes back, or goes down: `cargo run --release -p nacre-maps --example remap`.
 
 #![expect(clippy::disallowed_methods, reason = "measuring is what it is for")]
 
@@ -24,6 +24,12 @@ fn main() {
     step.pools.insert(PoolId(1), Some(Pool::new("rbd", 3, 2, PGS, 0, step.epoch)));
     map = map.apply(&step).expect("it fits");
     println!("all PGs: {:.1} ms", millis(place(&map)));
+    let encoded = map.encode();
+    let start = Instant::now();
+    let decoded = OsdMap::decode(&encoded).expect("a map");
+    let took = millis(start.elapsed());
+    assert_eq!(decoded.epoch(), map.epoch());
+    println!("the map: {:.2} MB, decoded in {took:.1} ms", encoded.len() as f64 / 1e6);
     let osd = OsdId(4711);
     step_by(&mut map, "one OSD is marked out", |osd| osd.weight = 0, osd);
     step_by(&mut map, "it is marked in again", |osd| osd.weight = WEIGHT_IN, osd);
@@ -42,11 +48,14 @@ fn place(map: &OsdMap) -> Duration {
 fn step_by(map: &mut OsdMap, what: &str, change: impl FnOnce(&mut OsdInfo), osd: OsdId) {
     let mut step = Incremental::after(map, 3);
     change(step.osd_mut(map, osd).expect("it exists"));
+    let encoded = step.encode();
     let start = Instant::now();
+    let step = Incremental::decode(&encoded).expect("a step");
     let next = map.apply(&step).expect("it fits");
     let applied = start.elapsed();
     let moved = map.pgs().filter(|&pg| map.pg(pg) != next.pg(pg)).count();
-    println!("{what}: {:.2} ms for the epoch, {moved} PGs lie elsewhere", millis(applied));
+    let bytes = encoded.len();
+    println!("{what}: {:.2} ms for the epoch of {bytes} bytes, {moved} PGs lie elsewhere", millis(applied));
     *map = next;
 }
 

@@ -18,7 +18,13 @@ use crate::units::parse_size;
 use clap::{Args, Subcommand};
 use layout::{DaemonName, Layout};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// The directory of the dev cluster that a credential file belongs to, if it belongs to one.
+pub fn dir_of(credentials: &Path) -> Option<PathBuf> {
+    let layout = Layout::open(credentials.parent()?).ok()?;
+    (layout.admin().canonicalize().ok()? == credentials.canonicalize().ok()?).then_some(layout.root)
+}
 
 #[derive(Subcommand)]
 pub enum DevCommand {

@@ -3,11 +3,22 @@
 use anyhow::{Context as _, bail};
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
-/// The binary under test: `$NACRE_BIN`, or the one beside the tests in the target directory.
+static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on this is the binary under test, unless `$NACRE_BIN` names another.
+pub fn use_binary(path: PathBuf) {
+    let _ = CHOSEN.set(path);
+}
+
+/// The binary under test: `$NACRE_BIN`, the one that was chosen, or the one beside the tests in the target directory.
 pub fn nacre() -> PathBuf {
     if let Some(path) = std::env::var_os("NACRE_BIN") {
         return path.into();
+    }
+    if let Some(path) = CHOSEN.get() {
+        return path.clone();
     }
     let test = std::env::current_exe().expect("a test has a path");
     // target/release/deps/test -> target/release/nacre

@@ -193,6 +193,9 @@ fn a_lost_osd_is_rebuilt_under_a_new_id() -> anyhow::Result<()> {
         let nodes = tree["nodes"].as_array().context("no nodes")?;
         Ok(nodes.iter().any(|node| node["name"] == "osd.2" && node["status"] == "down"))
     })?;
+    let command = format!("nacre dev start osd.2 --dir {}", cluster.dir().canonicalize()?.display());
+    let explained = cluster.nacre(&["explain", "osd", "2"])?;
+    ensure!(explained.contains(&command), "how it is started here: {explained}");
     cluster.nacre(&["osd", "rm", "osd.2", "--yes-i-really-mean-it"])?;
     let dir = cluster.dir().join("osd.3");
     let text = dir.display().to_string();

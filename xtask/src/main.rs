@@ -2,6 +2,7 @@
 
 mod fuzz;
 mod mutants;
+mod perf;
 mod plot;
 mod sim;
 mod thrash;
@@ -21,6 +22,7 @@ usage:
   cargo xtask sim --mutants [--mutant NAME] [--table]    bugs on purpose, and who catches each
   cargo xtask fuzz [TARGET] [--seconds N] [--keep]       coverage-guided fuzzing of every decoder, N seconds in all
   cargo xtask thrash [--minutes M] [--seed S] [--netns]  faults on real processes under fio and an object workload
+  cargo xtask perf ageing|recovery|monitors              what takes a cluster and minutes to measure
   cargo xtask plot FILE... [--out DIR]                   pictures and a table of what the side-by-side kit measured
   cargo xtask tidy                                       architecture and style rules";
 
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let result = match words.split_first() {
         Some((&"sim", rest)) => sim::main(rest),
         Some((&"fuzz", rest)) => fuzz::main(rest),
+        Some((&"perf", rest)) => perf::main(rest),
         Some((&"plot", rest)) => plot::main(rest),
         Some((&"thrash", rest)) => thrash::main(rest),
         Some((&"tidy", [])) => tidy::main(),

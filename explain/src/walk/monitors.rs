@@ -56,9 +56,10 @@ impl Walk<'_> {
             };
             self.leaf(Cause::NoQuorum, "the monitors", says);
             for name in &silent {
-                self.step(
+                self.start(
                     format!("start mon.{name} on the host of {}, or mend its network", mon.address(name)),
-                    Some(format!("nacre daemon mon --dir /var/lib/nacre/mon.{name}")),
+                    format!("mon.{name}"),
+                    format!("nacre daemon mon --dir /var/lib/nacre/mon.{name}"),
                 );
             }
             if silent.is_empty() {

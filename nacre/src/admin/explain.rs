@@ -1,7 +1,7 @@
 //! `nacre explain`: why something is stuck, and what to do about it.
 
 use super::Context;
-use crate::output;
+use crate::{dev, output};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use nacre_client::Cluster;
@@ -47,7 +47,16 @@ impl ExplainCommand {
             ExplainCommand::Mon => Question::Monitors,
             ExplainCommand::Op(args) => args.question()?,
         };
-        let answer = context.with_cluster(async |cluster: Cluster| Ok(explain(&cluster, &question).await))?;
+        let mut answer =
+            context.with_cluster(async |cluster: Cluster| Ok(explain(&cluster, &question).await))?;
+        if let Some(dir) = context.cluster.as_deref().and_then(dev::dir_of) {
+            for step in &mut answer.steps {
+                if let Some(daemon) = &step.starts {
+                    step.text = format!("start {daemon}");
+                    step.command = Some(format!("nacre dev start {daemon} --dir {}", dir.display()));
+                }
+            }
+        }
         output::print(context.format, &answer.to_json(), |_| answer.to_string());
         Ok(())
     }
