@@ -96,7 +96,7 @@ async fn orders(
     while Instant::now() < until {
         let value = seen.next_value.get();
         seen.next_value.set(value + 1);
-        let order = json!({"prefix": "osd pool set", "pool": POOL, "var": "quota_max_objects", "val": value.to_string()});
+        let order = json!({"prefix": "osd pool set", "pool": POOL, "var": "scrub_min_interval", "val": value.to_string()});
         let began = Instant::now();
         let reply = cluster.command(order.to_string(), "").await.map_err(|error| error.to_string())?;
         seen.answers_us.borrow_mut().push(began.elapsed().as_micros() as u64);

@@ -3,12 +3,16 @@
 use super::side::{Ceph, Load, Nacre, Sample, Side};
 use super::{Args, build, median};
 use nacre_tests::cluster::wait_for;
-use std::cell::Cell;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const CLIENT: Load = Load { rw: "randwrite", block: 4096, depth: 4 };
 const MISSED: Load = Load { rw: "write", block: 1 << 20, depth: 16 };
+const CLIENT_SECONDS: f64 = 2.0;
 const AWAY: u32 = 2;
+/// By then an OSD that came back, or a pool with another size, shows in the states of the PGs.
+const SURE: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(600);
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -24,6 +28,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn measure(side: &dyn Side, args: &Args) -> anyhow::Result<()> {
+    let image = image_bytes(&args.size)?;
     side.keep_in()?;
     wait_clean(side)?;
     let idle = side.load(&CLIENT, args.seconds)?;
@@ -31,11 +36,10 @@ fn measure(side: &dyn Side, args: &Args) -> anyhow::Result<()> {
     for loaded in [false, true] {
         side.kill_osd(AWAY)?;
         wait_for("the PGs to notice", LIMIT, || Ok(!side.is_clean()?))?;
-        let missed = side.load(&MISSED, args.seconds)?.ops * MISSED.block as f64;
+        let missed = (side.load(&MISSED, args.seconds)?.ops * MISSED.block as f64).min(image);
         let (seconds, client) = until_clean(side, loaded, || side.start_osd(AWAY))?;
         report(side, "back after a crash", missed, seconds, client, &idle);
     }
-    let image = image_bytes(&args.size)?;
     for loaded in [false, true] {
         side.set_copies(2)?;
         std::thread::sleep(Duration::from_secs(2));
@@ -52,28 +56,31 @@ fn until_clean(
     loaded: bool,
     start: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<(f64, Vec<Sample>)> {
+    let (over, client) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     let began = Instant::now();
-    start()?;
-    let seen = Cell::new(false);
-    let mut client = Vec::new();
-    let over = Cell::new(None);
-    let look = || -> anyhow::Result<bool> {
-        let clean = side.is_clean()?;
-        // At first it may look as before.
-        seen.set(seen.get() || !clean || began.elapsed() > Duration::from_secs(5));
-        if clean && seen.get() {
-            over.set(over.get().or(Some(began.elapsed().as_secs_f64())));
-        }
-        Ok(over.get().is_some())
-    };
-    if loaded {
-        while !look()? && began.elapsed() < LIMIT {
-            client.push(side.load(&CLIENT, 2.0)?);
-        }
-    } else {
-        wait_for("active+clean", LIMIT, look)?;
-    }
-    Ok((over.get().unwrap_or(LIMIT.as_secs_f64()), client))
+    let seconds = std::thread::scope(|scope| {
+        let load = || {
+            while !over.load(Ordering::Relaxed) {
+                let sample = side.load(&CLIENT, CLIENT_SECONDS)?;
+                client.lock().expect("nobody panics").push(sample);
+            }
+            anyhow::Ok(())
+        };
+        let running = loaded.then(|| scope.spawn(load));
+        start()?;
+        let mut seen = false;
+        let done = wait_for("active+clean", LIMIT, || {
+            let clean = side.is_clean()?;
+            // At first it may look as before.
+            seen |= !clean || began.elapsed() > SURE;
+            Ok(clean && seen)
+        });
+        let seconds = began.elapsed().as_secs_f64();
+        over.store(true, Ordering::Relaxed);
+        running.map_or(Ok(()), |thread| thread.join().expect("it does not panic"))?;
+        done.map(|()| seconds)
+    })?;
+    Ok((seconds, client.into_inner().expect("nobody panics")))
 }
 
 fn wait_clean(side: &dyn Side) -> anyhow::Result<()> {

@@ -32,7 +32,7 @@ pub struct Sample {
 }
 
 /// A cluster of three OSDs with a pool of three copies and one image, written in full.
-pub trait Side {
+pub trait Side: Sync {
     fn name(&self) -> &'static str;
     fn load(&self, load: &Load, seconds: f64) -> anyhow::Result<Sample>;
     fn kill_osd(&self, osd: u32) -> anyhow::Result<()>;
