@@ -18,7 +18,8 @@ usage:
   cargo xtask perf recovery [--seconds S] [--size 1G] [--peer DIR/ceph.conf]
       how fast a member that was away, and one that is new, is filled, and how a client fares meanwhile
   cargo xtask perf monitors [--seconds S] [--subscribers N]
-      changes of the map a second, and how long an epoch takes to N clients";
+      changes of the map a second, and how long an epoch takes to N clients
+  --set KEY=VALUE   a setting of our OSDs, as `nacre config set osd` takes it";
 
 #[derive(Clone)]
 pub struct Args {
@@ -29,11 +30,20 @@ pub struct Args {
     snapshots: u32,
     subscribers: u32,
     peer: Option<PathBuf>,
+    /// Settings of our OSDs.
+    set: Vec<(String, String)>,
 }
 
 pub fn main(words: &[&str]) -> anyhow::Result<ExitCode> {
     let Some((&what, words)) = words.split_first() else { bail!(USAGE) };
-    let mut args = Args { seconds: 6.0, size: "1G".into(), snapshots: 100, subscribers: 100, peer: None };
+    let mut args = Args {
+        seconds: 6.0,
+        size: "1G".into(),
+        snapshots: 100,
+        subscribers: 100,
+        peer: None,
+        set: Vec::new(),
+    };
     let mut words = words.iter();
     while let Some(&word) = words.next() {
         let value = *words.next().with_context(|| format!("{word} needs a value"))?;
@@ -43,6 +53,10 @@ pub fn main(words: &[&str]) -> anyhow::Result<ExitCode> {
             "--snapshots" => args.snapshots = value.parse().context("--snapshots")?,
             "--subscribers" => args.subscribers = value.parse().context("--subscribers")?,
             "--peer" => args.peer = Some(value.into()),
+            "--set" => {
+                let (key, value) = value.split_once('=').context("--set wants KEY=VALUE")?;
+                args.set.push((key.into(), value.into()));
+            }
             _ => bail!("'{word}' is not an option of 'perf'\n{USAGE}"),
         }
     }

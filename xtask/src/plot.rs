@@ -51,6 +51,7 @@ struct Point {
     p99_us: f64,
     cpu_us: f64,
     flushes: f64,
+    written: f64,
 }
 
 /// What was measured under one load.
@@ -62,6 +63,8 @@ struct Cell {
     ours: Point,
     /// Ours over the peer's throughput: least, median, most of the rounds.
     ratio: [f64; 3],
+    /// Of what the raw disk does, in percent; the kit knows it if it was given the floor.
+    floor: [Option<f64>; 2],
 }
 
 fn read(doc: &Value) -> anyhow::Result<Vec<Cell>> {
@@ -78,7 +81,9 @@ fn read(doc: &Value) -> anyhow::Result<Vec<Cell>> {
             };
             let ratio = &cell["summary"]["ratio"]["iops"];
             let ratio = ["min", "median", "max"].map(|which| ratio[which].as_f64().unwrap_or(f64::NAN));
-            cells.push(Cell { pair: pair.clone(), kind: kind.to_string(), depth, peer, ours, ratio });
+            let share = &cell["summary"]["floor_share"];
+            let floor = ["peer", "ours"].map(|side| share[side].as_f64().map(|share| share * 100.0));
+            cells.push(Cell { pair: pair.clone(), kind: kind.to_string(), depth, peer, ours, ratio, floor });
         }
     }
     cells.sort_by(|a, b| (&a.pair, &a.kind, a.depth).cmp(&(&b.pair, &b.kind, b.depth)));
@@ -103,30 +108,42 @@ fn median_of(runs: &Value) -> Option<Point> {
         p99_us: median("/lat_us/p99")?,
         cpu_us: median("/per_op/cpu_us").unwrap_or(f64::NAN),
         flushes: median("/per_op/flushes").unwrap_or(f64::NAN),
+        written: median("/per_op/written_bytes").unwrap_or(f64::NAN),
     })
 }
 
 fn table(cells: &[Cell]) -> String {
     let mut text = String::from(
-        "| cell | Ceph | Nacre | ratio | CPU us/op, Ceph | CPU us/op, Nacre | flushes/op, Ceph | flushes/op, Nacre |\n\
+        "| cell | Ceph | Nacre | ratio | CPU us/op | flushes/op | device KiB/op | % of the raw disk |\n\
          |---|---|---|---|---|---|---|---|\n",
     );
     let side = |point: &Point| {
         format!("{:.0}/s, p50 {}, p99 {}", point.per_second, millis(point.p50_us), millis(point.p99_us))
     };
-    for Cell { pair, kind, depth, peer, ours, ratio: [least, median, most] } in cells {
+    for Cell { pair, kind, depth, peer, ours, ratio: [least, median, most], floor } in cells {
+        let percent = floor.map(|share| share.map_or("?".into(), |share| format!("{share:.0}")));
         text.push_str(&format!(
-            "| {pair}, {}, {depth} in flight | {} | {} | {median:.2} ({least:.2}-{most:.2}) | {:.0} | {:.0} | {:.2} | {:.2} |\n",
+            "| {pair}, {}, {depth} in flight | {} | {} | **{median:.2}** ({least:.2}-{most:.2}) | {} | {} | {} | {} |\n",
             in_words(kind),
             side(peer),
             side(ours),
-            peer.cpu_us,
-            ours.cpu_us,
-            peer.flushes,
-            ours.flushes
+            both(peer.cpu_us, ours.cpu_us),
+            both(peer.flushes, ours.flushes),
+            both(peer.written / 1024.0, ours.written / 1024.0),
+            percent.join(", ")
         ));
     }
     text
+}
+
+/// The peer's figure and ours.
+fn both(peer: f64, ours: f64) -> String {
+    let short = |value: f64| match value {
+        value if value >= 99.5 => format!("{value:.0}"),
+        value if value >= 9.95 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    };
+    format!("{}, {}", short(peer), short(ours))
 }
 
 fn millis(us: f64) -> String {
@@ -261,7 +278,7 @@ mod tests {
         let text = table(&cells);
         let row = "| native, 4 KiB random write, 8 in flight | 800/s, p50 600 us, p99 1.800 ms | 1600/s, ";
         assert!(text.contains(row), "{text}");
-        assert!(text.contains("| 5.00 (4.00-6.00) |"), "{text}");
+        assert!(text.contains("| **5.00** (4.00-6.00) |"), "{text}");
         assert!(read(&json!({})).is_err());
         assert!(read(&json!({"pairs": {"native": {"w4k": {}}}})).is_err());
     }

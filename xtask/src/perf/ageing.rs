@@ -18,7 +18,7 @@ const OVERWRITE: Load = Load { rw: "randwrite", block: 4096, depth: 128 };
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     build("nacre", "nacre").map(nacre_tests::tool::use_binary)?;
-    let nacre = Nacre::up(&args.size, "8G")?;
+    let nacre = Nacre::up(&args.size, "8G", &args.set)?;
     println!("three OSDs on files, three copies, an image of {}, {} s a load", args.size, args.seconds);
     let fresh = measure(&nacre, args, "fresh", &[])?;
     let bytes = nacre.image_bytes()? as f64;

@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     build("nacre", "nacre").map(nacre_tests::tool::use_binary)?;
-    let mut sides: Vec<Box<dyn Side>> = vec![Box::new(Nacre::up(&args.size, "4G")?)];
+    let mut sides: Vec<Box<dyn Side>> = vec![Box::new(Nacre::up(&args.size, "4G", &args.set)?)];
     if let Some(conf) = &args.peer {
         sides.push(Box::new(Ceph::at(conf)?));
     }

@@ -49,8 +49,11 @@ pub struct Nacre(pub Cluster);
 
 impl Nacre {
     /// A new cluster; `size` is the image's.
-    pub fn up(size: &str, osd_size: &str) -> anyhow::Result<Nacre> {
+    pub fn up(size: &str, osd_size: &str, settings: &[(String, String)]) -> anyhow::Result<Nacre> {
         let nacre = Nacre(Cluster::up(&["--osds", "3", "--size", osd_size])?);
+        for (key, value) in settings {
+            nacre.0.nacre(&["config", "set", "osd", key, value])?;
+        }
         nacre.0.nacre(&["pool", "create", "rbd"])?;
         nacre.0.nacre(&["image", "create", IMAGE, "--size", size])?;
         let bytes = nacre.image_bytes()? as f64;
