@@ -235,7 +235,7 @@ fn options(bug: Mutant, seed: u64) -> Options {
             ..busy
         },
         PgTempKept | MapSkipped => Options { faults: faults("crash,reweight"), ..refilling },
-        StaleNeighbour => Options {
+        CommonKept => Options {
             faults: faults("crash"),
             size: 3,
             min_size: 1,

@@ -68,7 +68,7 @@ mutants! {
     OldVersionPushed "old-version-pushed" "a copy that misses an object itself serves it to others",
     BackfillMarkOff "backfill-mark-off" "writes to the object at the backfill mark are not shipped",
     BelowMarkNotShipped "below-mark-not-shipped" "writes below the backfill mark are not shipped",
-    StaleNeighbour "stale-neighbour" "a clone is sent as what differs from one that an old head names",
+    CommonKept "common-kept" "a write does not note that the head differs from its newest clone now",
     ScrubTakesBadCopy "scrub-takes-bad-copy" "a scrub does not see that a copy cannot be read",
     // Snapshots, locks, fencing.
     CloneNotMade "clone-not-made" "a write with a newer snapshot context does not clone the head",

@@ -155,10 +155,11 @@ impl PgLog {
     }
 
     /// Whether the first change of the object that the log knows followed right upon `version`, which lies behind the tail:
-    /// nothing that happened to the object after it is gone. A clone is made just before its head changes.
-    pub fn goes_on_from(&self, object: &ObjectId, version: EVersion) -> bool {
-        let first = self.entries.iter().position(|entry| !entry.is_error() && entry.object == *object);
-        first.is_some_and(|at| at > 0 && self.entries[at].prior_version == version)
+    /// nothing that happened to the object after it is gone. An operation changes up to two clones before their head.
+    pub fn goes_on_from(&self, head: &ObjectId, version: EVersion) -> bool {
+        let first = self.entries.iter().position(|entry| !entry.is_error() && entry.object == *head);
+        let begins = |at: usize| at > 1 || at == 1 && self.entries[0].object.head() != *head;
+        first.is_some_and(|at| begins(at) && self.entries[at].prior_version == version)
     }
 
     /// The entry of exactly that version.

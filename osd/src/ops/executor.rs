@@ -7,7 +7,7 @@ use super::info::{INFO_ATTR, ObjectInfo, SNAPSET_ATTR, wire_version};
 use super::limits::fail;
 use super::view::View;
 use super::{Executed, Execution, Mutation, ReadCache, ReadWanted, Request, WatchAction};
-use crate::snaps::{self, SnapSet};
+use crate::snaps::{self, COMMON_ATTR, Common, SnapSet};
 use bytes::Bytes;
 use nacre_store::{ObjectStore, StoreError};
 use nacre_types::{EVersion, mutant};
@@ -56,6 +56,9 @@ struct Executor<'a> {
     /// The head's snapshot set, once something asked for it.
     snaps: Option<SnapSet>,
     snaps_changed: bool,
+    /// What the head has in common with its newest clone, once it is to be changed.
+    common: Option<Common>,
+    common_changed: bool,
     /// Clone-on-write is done: the transaction may change the head.
     prepared: bool,
     transaction: Transaction,
@@ -90,6 +93,8 @@ pub fn execute(
         view,
         snaps: None,
         snaps_changed: false,
+        common: None,
+        common_changed: false,
         prepared: false,
         transaction: Transaction::new(request.pg),
         entries: Vec::new(),
@@ -276,10 +281,15 @@ impl Executor<'_> {
         let version = self.own_version();
         let stored = self.view.stored.as_ref();
         let prior = stored.map_or(EVersion::ZERO, ObjectInfo::version);
-        let set = self.snaps.take().unwrap_or_default();
-        let stays = self.view.exists || !set.clones.is_empty() && !mutant!(SnapsetDropped);
+        // Whatever changes the set, or removes the head, has loaded it.
+        let set = self.snaps.take();
+        let has_clones = set.as_ref().is_some_and(|set| !set.clones.is_empty());
+        let stays = self.view.exists || has_clones && !mutant!(SnapsetDropped);
         if stays {
-            let snapped = set.seq > 0 || !set.clones.is_empty();
+            let snapped = match &set {
+                Some(set) => set.seq > 0 || has_clones,
+                None => stored.is_some_and(|info| info.snapped),
+            };
             let info = ObjectInfo {
                 epoch: version.epoch.0,
                 seq: version.seq,
@@ -288,10 +298,13 @@ impl Executor<'_> {
                 snapped,
                 ..ObjectInfo::default()
             };
-            let mut pairs = Vec::with_capacity(2);
+            let mut pairs = Vec::with_capacity(3);
             pairs.push(Pair { key: Bytes::from_static(INFO_ATTR.as_bytes()), value: info.to_attr() });
-            if snapped && self.snaps_changed {
+            if let Some(set) = set.filter(|_| snapped && self.snaps_changed) {
                 pairs.push(Pair { key: Bytes::from_static(SNAPSET_ATTR.as_bytes()), value: set.to_attr() });
+            }
+            if let Some(common) = self.common.take().filter(|_| self.common_changed) {
+                pairs.push(Pair { key: Bytes::from_static(COMMON_ATTR.as_bytes()), value: common.to_attr() });
             }
             self.transaction.set_attrs(head, pairs);
         }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `_` | every object | [`ObjectInfo`] |
 //! | `ss` | heads that ever saw a snapshot | [`SnapSet`](crate::snaps::SnapSet) |
+//! | `sc` | heads and clones that have a clone before them | [`Common`](crate::snaps::Common) |
 //! | `lock.NAME` | heads | one advisory lock's holders |
 //! | `u.NAME` | heads, clones | a user's xattr NAME |
 

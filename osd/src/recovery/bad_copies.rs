@@ -10,7 +10,7 @@ use nacre_store::StoreError;
 use nacre_types::{EVersion, Instant, ObjectId, OsdId};
 use nacre_wire::Transaction;
 use nacre_wire::messages::LogLevel;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// For so long reads of an object may fail everywhere before its clients are told so; until then they wait.
@@ -24,6 +24,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Tried {
     /// They did not have it after all.
     pub sources: BTreeSet<OsdId>,
+    /// They did not answer, and when that was noticed: others are asked first, and then they again.
+    pub silent: BTreeMap<OsdId, Instant>,
     /// Somebody held it, damaged.
     pub damaged: bool,
     /// The cluster's log says that it is unfound.

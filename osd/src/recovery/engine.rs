@@ -51,7 +51,8 @@ impl Pg {
         // Beyond its backfill mark a copy has leftovers, of which one may be just what is wanted.
         let covers = |osd| self.peers.get(&osd).is_some_and(|peer| peer.info.last_backfill.covers(object));
         let failed = |osd| self.peers.get(&osd).is_some_and(|peer| peer.missing.contains(object));
-        sources.sort_by_key(|&osd| (failed(osd), !covers(osd), !self.members.is_acting(osd)));
+        let silent = |osd| tried.and_then(|tried| tried.silent.get(&osd)).copied();
+        sources.sort_by_key(|&osd| (silent(osd), failed(osd), !covers(osd), !self.members.is_acting(osd)));
         sources
     }
 
@@ -176,15 +177,6 @@ impl Pg {
         }
         if let Some(clone) = self.clone_before_head(object, &lacking) {
             return self.recover_object(ctx, &clone);
-        }
-        let head = object.head();
-        let stale = *object != head && self.missing.contains(&head) && !mutant!(StaleNeighbour);
-        if stale && !self.recovery.unfound.contains(&head) {
-            // It knows what clones share. Readers of the clone do not wait for it: that is here.
-            self.recover_object(ctx, &head);
-            if !self.recovery.unfound.contains(&head) {
-                return;
-            }
         }
         let mut transfers = BTreeMap::new();
         for &osd in &lacking {
@@ -591,12 +583,7 @@ impl Pg {
             if let Some(Active { stage: Stage::Pull { from, .. }, .. }) = self.recovery.active.get(&object) {
                 let from = *from;
                 // Another source if there is one; if not, this one again.
-                let need = self.missing.get(&object).map_or(EVersion::ZERO, |missing| missing.need);
-                let tried = self.recovery.tried.entry(object.clone()).or_default();
-                tried.sources.insert(from);
-                if self.sources(ctx, &object, need).is_empty() {
-                    self.recovery.tried.remove(&object);
-                }
+                self.recovery.tried.entry(object.clone()).or_default().silent.insert(from, now);
             }
             self.restart_object(ctx, &object);
         }

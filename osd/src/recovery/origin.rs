@@ -16,13 +16,11 @@
 use super::family;
 use super::source::stored_version;
 use crate::log::{Entry, MissingSet};
-use crate::ops::load_info;
 use crate::pg::{Pg, PgContext};
-use crate::snaps;
+use crate::snaps::{self, Common};
 use nacre_store::StoreError;
-use nacre_types::{EVersion, ObjectId, OsdId, RangeSet, SnapId, mutant};
+use nacre_types::{EVersion, ObjectId, OsdId, RangeSet, SnapId};
 use nacre_wire::messages::{LogKind, Pull};
-use nacre_wire::op::Extent;
 
 /// The names of an object's family that come before its own.
 pub(crate) fn older(object: &ObjectId) -> std::ops::Range<ObjectId> {
@@ -86,13 +84,14 @@ impl Pg {
             same.insert(0, size);
             return Ok(Some(Origin { object: object.head(), version, same }));
         }
-        let (older, overlap) = match self.older_neighbour(ctx, object) {
-            Ok(Some(older)) => older,
+        let Common { older, ranges: same } = match snaps::load_common(ctx.store, object) {
+            Ok(Some(common)) => common,
             // Damage is for the transfer itself to find, if it concerns that.
             Err(StoreError::Corrupt(_)) | Ok(None) => return Ok(None),
             Err(error) => return Err(error),
         };
-        if overlap.is_empty() || self.missing.contains(&older) || !(to.is_whole)(&older) {
+        let older = object.at(SnapId(older));
+        if same.is_empty() || self.missing.contains(&older) || !(to.is_whole)(&older) {
             return Ok(None);
         }
         let version = match stored_version(ctx.store, &older) {
@@ -100,28 +99,7 @@ impl Pg {
             Ok(_) | Err(StoreError::Corrupt(_)) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut same = RangeSet::new();
-        for extent in overlap {
-            same.insert(extent.offset, extent.offset.saturating_add(extent.length));
-        }
         Ok(Some(Origin { object: older, version, same }))
-    }
-
-    /// The clone before it, and what the two have in common. Only the head as it is now knows: one that is to be recovered
-    /// itself names the clones of its time, of which the last would seem to come before every one made since.
-    fn older_neighbour(
-        &self,
-        ctx: &PgContext<'_>,
-        object: &ObjectId,
-    ) -> Result<Option<(ObjectId, Vec<Extent>)>, StoreError> {
-        let head = object.head();
-        if self.missing.contains(&head) && !mutant!(StaleNeighbour) {
-            return Ok(None);
-        }
-        let Some(info) = load_info(ctx.store, &head)?.filter(|info| info.snapped) else { return Ok(None) };
-        let clones = snaps::load(ctx.store, &head, &info)?.clones;
-        let before = clones.iter().take_while(|clone| object.snap.is_head() || clone.id < object.snap.0);
-        Ok(before.last().map(|clone| (head.at(SnapId(clone.id)), clone.overlap.clone())))
     }
 
     /// The version of the receiver's head, if the clone was made of just that by a write that the receiver has not seen.

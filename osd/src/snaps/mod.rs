@@ -6,9 +6,11 @@
 //! The PG keeps an index of clones by snapshot in its metadata: key [`index_key`], in the same transaction as the
 //! clone. Whoever brings a clone to a replica by other means (recovery) keeps it by [`add_to_index`].
 
+mod common;
 mod set;
 mod trim;
 
+pub use common::{COMMON_ATTR, Common, load_common};
 pub use set::{Resolved, SnapSet};
 pub use trim::{clones_with_snap, trim};
 
@@ -56,9 +58,25 @@ pub fn load(store: &dyn ObjectStore, head: &ObjectId, info: &ObjectInfo) -> Resu
     if !info.snapped {
         return Ok(SnapSet::default());
     }
+    decoded(store, head, SnapSet::from_attr)
+}
+
+/// The newest snapshot that a write to the head has known of.
+pub(crate) fn load_seq(
+    store: &dyn ObjectStore,
+    head: &ObjectId,
+    info: &ObjectInfo,
+) -> Result<u64, StoreError> {
+    if info.snapped { decoded(store, head, set::seq_of) } else { Ok(0) }
+}
+
+fn decoded<T>(
+    store: &dyn ObjectStore,
+    head: &ObjectId,
+    decode: impl FnOnce(&[u8]) -> Option<T>,
+) -> Result<T, StoreError> {
     let value = store.attr(head, SNAPSET_ATTR.as_bytes())?;
-    let set = value.as_deref().and_then(SnapSet::from_attr);
-    set.ok_or_else(|| {
+    value.as_deref().and_then(decode).ok_or_else(|| {
         StoreError::Corrupt(format!("the snapshot set of {head} is missing or does not decode"))
     })
 }

@@ -1,8 +1,7 @@
-//! A head's snapshot set: its clones, oldest first, and what each has in common with the next newer state.
+//! A head's snapshot set: its clones, oldest first.
 
 use bytes::Bytes;
-use nacre_types::RangeSet;
-use nacre_wire::op::{CloneInfo, Extent};
+use nacre_wire::op::CloneInfo;
 use prost::Message;
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -10,7 +9,7 @@ pub struct SnapSet {
     /// Newest snapshot that any write to the head has known of.
     #[prost(uint64, tag = "1")]
     pub seq: u64,
-    /// Ascending by id.
+    /// Ascending by id. What they have in common is noted elsewhere: [`Common`](super::Common).
     #[prost(message, repeated, tag = "2")]
     pub clones: Vec<CloneInfo>,
 }
@@ -48,53 +47,18 @@ impl SnapSet {
     pub(crate) fn add(&mut self, snaps: Vec<u64>, size: u64) {
         let id = *snaps.last().expect("a clone serves a snapshot");
         assert!(self.clones.last().is_none_or(|newest| newest.id < id), "clones are made in order");
-        let overlap = if size > 0 { vec![Extent { offset: 0, length: size }] } else { Vec::new() };
-        self.clones.push(CloneInfo { id, snaps, size, overlap });
-    }
-
-    /// The head's bytes `[start, end)` changed: they are no longer what the newest clone has. True if that was news.
-    pub(crate) fn head_changed(&mut self, start: u64, end: u64) -> bool {
-        let Some(newest) = self.clones.last_mut() else { return false };
-        let touches = |e: &Extent| e.offset < end && start < e.offset + e.length;
-        if start >= end || !newest.overlap.iter().any(touches) {
-            return false;
-        }
-        let mut ranges = ranges(&newest.overlap);
-        ranges.remove(start, end);
-        newest.overlap = extents(&ranges);
-        true
-    }
-
-    /// Forgets the clone at `at`; the one before it now has in common with the next newer what both steps left.
-    pub(crate) fn remove(&mut self, at: usize) {
-        let gone = self.clones.remove(at);
-        if at > 0 {
-            let older = &mut self.clones[at - 1];
-            older.overlap = intersection(&older.overlap, &gone.overlap);
-        }
+        self.clones.push(CloneInfo { id, snaps, size, overlap: Vec::new() });
     }
 }
 
-fn ranges(extents: &[Extent]) -> RangeSet {
-    let mut ranges = RangeSet::new();
-    for extent in extents {
-        ranges.insert(extent.offset, extent.offset.saturating_add(extent.length));
-    }
-    ranges
+/// The beginning of a [`SnapSet`]: what a write has to know that makes no clone.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct Newest {
+    #[prost(uint64, tag = "1")]
+    seq: u64,
 }
 
-fn extents(ranges: &RangeSet) -> Vec<Extent> {
-    ranges.iter().map(|(start, end)| Extent { offset: start, length: end - start }).collect()
-}
-
-fn intersection(a: &[Extent], b: &[Extent]) -> Vec<Extent> {
-    let mut result = ranges(a);
-    let b = ranges(b);
-    let mut at = 0;
-    for (start, end) in b.iter() {
-        result.remove(at, start);
-        at = end;
-    }
-    result.remove(at, u64::MAX);
-    extents(&result)
+/// [`SnapSet::seq`] of an encoded set.
+pub(crate) fn seq_of(value: &[u8]) -> Option<u64> {
+    Newest::decode(value).ok().map(|newest| newest.seq)
 }

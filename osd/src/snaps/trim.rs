@@ -1,6 +1,6 @@
 //! Trimming: clones give up the snapshots that were removed, and go when they serve none any more.
 
-use super::{SnapSet, add_to_index, index_key, index_prefix, remove_from_index};
+use super::{COMMON_ATTR, Common, SnapSet, add_to_index, index_key, index_prefix, remove_from_index};
 use crate::ops::{INFO_ATTR, Mutation, ObjectInfo, SNAPSET_ATTR, wire_version};
 use bytes::Bytes;
 use nacre_maps::Pool;
@@ -58,7 +58,6 @@ pub fn trim(
     if kept.len() == info.snaps.len() && info.snaps.contains(&snap.0) {
         return Ok(None);
     }
-    let next = EVersion { seq: version.seq + 1, ..version };
     let entry = |object: &ObjectId, kind: LogKind, version: EVersion, prior: EVersion| LogEntry {
         kind: kind as i32,
         object: Some(ObjectName::from(object)),
@@ -67,16 +66,31 @@ pub fn trim(
         modified_ms: wall_ms,
         ..LogEntry::default()
     };
-    let mut entries = Vec::with_capacity(2);
+    let mut entries = Vec::with_capacity(3);
+    let after = |entries: &Vec<LogEntry>| EVersion { seq: version.seq + entries.len() as u64, ..version };
+    let mut head_common = None;
     remove_from_index(&mut transaction, clone, &info);
     if !info.snaps.contains(&snap.0) {
         transaction.meta_remove(vec![index_key(snap, clone).into()]);
     }
     let prior = info.version();
     if kept.is_empty() {
-        set.remove(at);
         transaction.remove(clone);
         entries.push(entry(clone, LogKind::Delete, version, prior));
+        let (gone, own) = (set.clones.remove(at), super::load_common(store, clone)?);
+        let newer = set.clones.get(at).map_or(head.clone(), |newer| head.at(SnapId(newer.id)));
+        let common = super::load_common(store, &newer)?.filter(|common| common.older == gone.id);
+        let common = own.zip(common).map(|(own, newer)| own.and_of(&newer));
+        if newer.snap.is_head() {
+            head_common = common;
+        } else if let Some(common) = common
+            && let Some(mut info) = crate::ops::load_info(store, &newer)?
+        {
+            let (prior, next) = (info.version(), after(&entries));
+            (info.epoch, info.seq) = (next.epoch.0, next.seq);
+            transaction.set_attrs(&newer, vec![info_pair(&info), common_pair(&common)]);
+            entries.push(entry(&newer, LogKind::Modify, next, prior));
+        }
     } else {
         info.snaps.clone_from(&kept);
         (info.epoch, info.seq) = (version.epoch.0, version.seq);
@@ -85,17 +99,23 @@ pub fn trim(
         transaction.set_attrs(clone, vec![info_pair(&info)]);
         entries.push(entry(clone, LogKind::Modify, version, prior));
     }
-    let prior = head_info.version();
+    let (prior, next) = (head_info.version(), after(&entries));
     if head_info.whiteout && set.clones.is_empty() {
         transaction.remove(&head);
         entries.push(entry(&head, LogKind::Delete, next, prior));
     } else {
         (head_info.epoch, head_info.seq) = (next.epoch.0, next.seq);
         let set_pair = Pair { key: Bytes::from_static(SNAPSET_ATTR.as_bytes()), value: set.to_attr() };
-        transaction.set_attrs(&head, vec![info_pair(&head_info), set_pair]);
+        let pairs =
+            [info_pair(&head_info), set_pair].into_iter().chain(head_common.as_ref().map(common_pair));
+        transaction.set_attrs(&head, pairs.collect());
         entries.push(entry(&head, LogKind::Modify, next, prior));
     }
     Ok(Some(Mutation { transaction, entries }))
+}
+
+fn common_pair(common: &Common) -> Pair {
+    Pair { key: Bytes::from_static(COMMON_ATTR.as_bytes()), value: common.to_attr() }
 }
 
 fn info_pair(info: &ObjectInfo) -> Pair {

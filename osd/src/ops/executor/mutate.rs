@@ -4,7 +4,7 @@ use super::{Answer, Executor, Stop};
 use crate::ops::WatchAction;
 use crate::ops::info::{INFO_ATTR, ObjectInfo, SNAPSET_ATTR, USER_PREFIX, prefixed, wire_version};
 use crate::ops::limits::{check_key, check_omap_value, check_xattr_value, end_of, fail};
-use crate::snaps;
+use crate::snaps::{self, Common};
 use bytes::Bytes;
 use nacre_types::{EVersion, SnapId, mutant};
 use nacre_wire::messages::{LogEntry, LogKind};
@@ -25,7 +25,14 @@ impl Executor<'_> {
             self.snaps = Some(Default::default());
             return Ok(());
         }
-        let seen = self.snapset()?.seq;
+        let seen = match (&self.snaps, &self.view.stored) {
+            (Some(set), _) => set.seq,
+            (None, Some(info)) => snaps::load_seq(self.store, &self.view.object, info)?,
+            (None, None) => 0,
+        };
+        if snapped {
+            self.common = snaps::load_common(self.store, &self.view.object)?;
+        }
         if context.seq <= seen {
             return Ok(());
         }
@@ -71,7 +78,10 @@ impl Executor<'_> {
             omap_changed: true,
             ..LogEntry::default()
         });
+        // The clone has taken along what the head had in common with the one before.
         let size = self.view.size;
+        self.common = Some(Common::all(clone.snap.0, size));
+        self.common_changed = true;
         self.snapset()?.add(snaps, size);
         Ok(())
     }
@@ -81,10 +91,10 @@ impl Executor<'_> {
         if start >= end {
             return;
         }
-        if let Some(set) = &mut self.snaps
-            && set.head_changed(start, end)
+        if let Some(common) = &mut self.common
+            && !mutant!(CommonKept)
         {
-            self.snaps_changed = true;
+            self.common_changed |= common.changed(start, end);
         }
         match self.extents.last_mut() {
             Some(last) if last.offset <= start && start <= last.offset + last.length => {
@@ -198,7 +208,9 @@ impl Executor<'_> {
         self.changed(0, u64::MAX);
         self.view.remove();
         self.transaction.remove(&self.view.object);
-        self.snaps_changed = true;
+        // Its xattrs go, too: a whiteout gets both anew.
+        self.snapset()?;
+        (self.snaps_changed, self.common_changed) = (true, true);
         (self.whole, self.omap_changed) = (true, true);
         self.watch.push(WatchAction::ObjectRemoved);
         Ok(Answer::Nothing)

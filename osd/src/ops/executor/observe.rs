@@ -5,8 +5,9 @@ use crate::ops::info::{LOCK_PREFIX, ObjectInfo, prefixed, wire_version};
 use crate::ops::limits::{ANSWER_BYTES_MAX, NOTIFY_BYTES_MAX, READ_BYTES_MAX, check_key, fail};
 use crate::ops::locks::LockState;
 use crate::ops::{ReadWanted, WatchAction};
+use crate::snaps;
 use bytes::Bytes;
-use nacre_types::EVersion;
+use nacre_types::{EVersion, SnapId};
 use nacre_wire::op::{
     CompareXattr, Comparison, Extent, ExtentList, Key, KeyList, LIST_ENTRIES_MAX, Lock, Notify, NotifyAck,
     OmapList, PairList, SnapList, StatReply, Version, Watch,
@@ -206,9 +207,20 @@ impl Executor<'_> {
         } else {
             super::super::resolve(self.store, &self.request.object.head())?.is_some()
         };
-        let set = self.snapset()?.clone();
+        let mut set = self.snapset()?.clone();
         if !head_exists && set.clones.is_empty() {
             fail(ErrorCode::NotFound, "the object does not exist")?;
+        }
+        let head = self.request.object.head();
+        for at in 0..set.clones.len() {
+            let newer = match set.clones.get(at + 1) {
+                Some(newer) => snaps::load_common(self.store, &head.at(SnapId(newer.id)))?,
+                None if self.prepared => self.common.clone(),
+                None => snaps::load_common(self.store, &head)?,
+            };
+            let clone = &mut set.clones[at];
+            clone.overlap =
+                newer.filter(|common| common.older == clone.id).map_or(Vec::new(), |c| c.extents());
         }
         encoded(&SnapList { seq: set.seq, clones: set.clones, head_exists })
     }

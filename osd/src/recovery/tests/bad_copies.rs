@@ -191,3 +191,22 @@ fn a_damaged_copy_waits_for_one_that_is_down() {
     c.settle();
     c.assert_copies_agree();
 }
+
+/// One that was asked did not answer, and the next has nothing: the first is asked again.
+#[test]
+fn a_silent_source_is_not_given_up() {
+    let mut c = Cluster::new(3, 3, 1);
+    c.write(&object("x"), 0, bytes(1, 8192));
+    c.settle();
+    let primary = c.primary(PG);
+    let last = c.osds.keys().copied().filter(|&osd| osd != primary).max().unwrap();
+    c.disk(primary).bad.insert(object("x"));
+    c.disk(last).bad.insert(object("x"));
+    c.dropped = Some("Push");
+    let read = ask(&mut c, "x");
+    c.run_until("the other is asked", |c| c.delivered.get("Pull") > Some(&1));
+    c.dropped = None;
+    assert_eq!(c.answer(read).0.code, ErrorCode::Ok as i32);
+    c.settle();
+    c.assert_copies_agree();
+}
