@@ -10,7 +10,7 @@ use nacre_osd::log::{
 use nacre_osd::log::{decode_version, process_replica_log};
 use nacre_osd::ops::testing::ModelStore;
 use nacre_osd::ops::{Execution, ObjectInfo, ReadCache, Request, SnapContext, execute};
-use nacre_osd::snaps::SnapSet;
+use nacre_osd::snaps::{Common, SnapSet};
 use nacre_types::{ClientId, EVersion, EntityName, Epoch, ObjectId, PgId, PoolId, RequestId};
 use nacre_wire::messages::{LogEntry, MissingObject, PgActivate, PgInfo, PgLog as PgLogMessage};
 use nacre_wire::op::*;
@@ -25,7 +25,7 @@ const OBJECT_BYTES_MAX: u64 = 256 << 10;
 /// A byte of which record, then its bytes; or (6) a PG's whole metadata as keys and values in parts.
 pub fn records(input: &[u8]) {
     let mut input = Input(input);
-    match input.u8() % 7 {
+    match input.u8() % 8 {
         0 => {
             let Ok(Ok(info)) = PgInfo::decode(input.0).map(|wire| Info::decode(&wire)) else { return };
             assert_eq!(Info::decode(&info.encode()), Ok(info.clone()));
@@ -57,6 +57,10 @@ pub fn records(input: &[u8]) {
         5 => {
             let Some(info) = ObjectInfo::from_attr(input.0) else { return };
             assert_eq!(ObjectInfo::from_attr(&info.to_attr()), Some(info));
+        }
+        7 => {
+            let Some(common) = Common::from_attr(input.0) else { return };
+            assert_eq!(Common::from_attr(&common.to_attr()), Some(common));
         }
         _ => {
             let mut store = ModelStore::default();
@@ -147,6 +151,7 @@ pub fn records_seeds() -> Vec<Vec<u8>> {
         seed(4, &set.to_attr()),
         seed(5, &object_info.to_attr()),
         seed(6, &parts),
+        seed(7, &Common::all(3, 9).to_attr()),
     ]
 }
 

@@ -79,7 +79,7 @@ impl Pg {
     /// How far the log may be trimmed: it has to tell what a revert would undo of what was never shown, and whose requests
     /// that were. Within reason: an object may stay unfound for long.
     pub(crate) fn trim_limit(&self, held: usize) -> EVersion {
-        if self.log.entries().len() >= held {
+        if self.missing.is_empty() || self.log.entries().len() >= held {
             return self.committed_to;
         }
         let unseen = self.recovery.unseen.iter().filter(|(object, _)| self.missing.contains(object));

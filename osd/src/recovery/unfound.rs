@@ -57,9 +57,13 @@ impl Pg {
 
     /// Whether every copy of the object is damaged, so that to wait for one is in vain.
     pub(crate) fn is_damaged(&self, ctx: &PgContext<'_>, object: &ObjectId) -> bool {
+        self.is_damaged_here(object) && self.absent(ctx).is_empty()
+    }
+
+    /// The same of those copies that could be asked for.
+    fn is_damaged_here(&self, object: &ObjectId) -> bool {
         self.recovery.unfound.contains(object)
             && self.recovery.tried.get(object).is_some_and(Tried::is_damaged)
-            && self.absent(ctx).is_empty()
     }
 
     /// No source is left for a missing object.
@@ -90,7 +94,9 @@ impl Pg {
             }
         }
         // Whoever was waited for may have been declared lost.
-        if self.recovery.unfound.iter().any(|object| self.is_damaged(ctx, object)) {
+        if self.recovery.unfound.iter().any(|object| self.is_damaged_here(object))
+            && self.absent(ctx).is_empty()
+        {
             ctx.requests.kick.insert(self.id);
         }
     }
@@ -108,8 +114,9 @@ impl Pg {
 
     /// The unfound objects, what was tried, and what could be done.
     pub(crate) fn list_unfound(&self, ctx: &PgContext<'_>) -> String {
+        let absent = self.absent(ctx);
         let mut candidates = self.past.participants().clone();
-        candidates.extend(self.absent(ctx));
+        candidates.extend(&absent);
         candidates.extend(self.peers.keys());
         candidates.remove(&self.me);
         let objects = self.recovery.unfound.iter().take(TOLD_MAX).filter_map(|object| {
@@ -129,7 +136,7 @@ impl Pg {
                 "object": object.to_string(),
                 "need": missing.need.to_string(),
                 "have": missing.have.to_string(),
-                "damaged": self.is_damaged(ctx, object),
+                "damaged": absent.is_empty() && self.is_damaged_here(object),
                 "unreadable_here": missing.unread,
                 "osds": asked,
                 "revert": revert,

@@ -100,6 +100,44 @@ impl World {
     }
 }
 
+/// What the clones of an object are said to share with the next newer state, as offsets and lengths.
+fn shared(world: &mut World, name: &str) -> Vec<(u64, Vec<(u64, u64)>)> {
+    let list = ObjectOpKind::ListSnaps(Empty {});
+    let executed = world.bench.run(&object(name), (0, &[]), &[list], &Data::default());
+    let list = SnapList::decode(executed.results[0].answer.clone()).unwrap();
+    let extents = |clone: &CloneInfo| clone.overlap.iter().map(|e| (e.offset, e.length)).collect();
+    list.clones.iter().map(|clone| (clone.id, extents(clone))).collect()
+}
+
+/// Recovery sends a clone as what differs from the one before: forgotten sharing would be right, and fill disks.
+#[test]
+fn what_is_shared_survives_the_trimming_of_a_clone_between() {
+    let mut world = World { bench: Bench::new(), heads: BTreeMap::new(), snaps: BTreeMap::new(), seq: 0 };
+    let write = |world: &mut World, offset: u64, length: u64| {
+        let op = ObjectOpKind::Write(Extent { offset, length });
+        assert_eq!(world.write("a", op, vec![7; length as usize]), ErrorCode::Ok);
+    };
+    write(&mut world, 0, 100);
+    for (snap, offset) in [(1, 10), (2, 30), (3, 60), (4, 90)] {
+        world.seq = snap;
+        world.snaps.insert(snap, BTreeMap::new());
+        write(&mut world, offset, 10);
+    }
+    let removed = |world: &mut World, snap: u64| {
+        world.snaps.remove(&snap);
+        assert!(world.bench.pool.remove_snap(SnapId(snap)));
+        world.trim(snap);
+    };
+    removed(&mut world, 2);
+    let want = [(1, vec![(0, 10), (20, 10), (40, 60)]), (3, vec![(0, 60), (70, 30)]), (4, vec![(0, 90)])];
+    assert_eq!(shared(&mut world, "a"), want);
+    // The newest, then the oldest.
+    removed(&mut world, 4);
+    assert_eq!(shared(&mut world, "a")[1], (3, vec![(0, 60), (70, 20)]));
+    removed(&mut world, 1);
+    assert_eq!(shared(&mut world, "a"), [(3, vec![(0, 60), (70, 20)])]);
+}
+
 fn run(seed: u64, steps: usize) {
     let names = ["a", "b"];
     let mut rng = Rng::new(seed);

@@ -165,7 +165,7 @@ fn damaged_bytes_are_not_asked_for_again() {
     assert_eq!(c.answer(read).0.code, ErrorCode::Io as i32);
     c.disk(primary).bad.clear();
     pass(&mut c, 100);
-    assert!(is_unfound(&c), "{:#?} {:?}", c.log, c.osds[&primary].pg(PG).unwrap().why());
+    assert!(is_unfound(&c));
 }
 
 /// The PG was clean without it: it is no member of old, but has a place there.
