@@ -20,10 +20,12 @@ use layout::{DaemonName, Layout};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// The directory of the dev cluster that a credential file belongs to, if it belongs to one.
-pub fn dir_of(credentials: &Path) -> Option<PathBuf> {
+/// The command that starts a daemon, if the credential file is that of a dev cluster which has the daemon.
+pub fn start_command(credentials: &Path, daemon: &str) -> Option<String> {
     let layout = Layout::open(credentials.parent()?).ok()?;
-    (layout.admin().canonicalize().ok()? == credentials.canonicalize().ok()?).then_some(layout.root)
+    let its_own = layout.admin().canonicalize().ok()? == credentials.canonicalize().ok()?;
+    let known = layout.check_daemon(&daemon.parse().ok()?).is_ok();
+    (its_own && known).then(|| format!("nacre dev start {daemon} --dir {}", layout.root.display()))
 }
 
 #[derive(Subcommand)]

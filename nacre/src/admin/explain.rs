@@ -49,12 +49,11 @@ impl ExplainCommand {
         };
         let mut answer =
             context.with_cluster(async |cluster: Cluster| Ok(explain(&cluster, &question).await))?;
-        if let Some(dir) = context.cluster.as_deref().and_then(dev::dir_of) {
-            for step in &mut answer.steps {
-                if let Some(daemon) = &step.starts {
-                    step.text = format!("start {daemon}");
-                    step.command = Some(format!("nacre dev start {daemon} --dir {}", dir.display()));
-                }
+        for step in &mut answer.steps {
+            if let (Some(daemon), Some(credentials)) = (&step.starts, &context.cluster)
+                && let Some(command) = dev::start_command(credentials, daemon)
+            {
+                (step.text, step.command) = (format!("start {daemon}"), Some(command));
             }
         }
         output::print(context.format, &answer.to_json(), |_| answer.to_string());
