@@ -4,6 +4,7 @@ mod fuzz;
 mod mutants;
 mod perf;
 mod plot;
+mod release;
 mod sim;
 mod thrash;
 mod tidy;

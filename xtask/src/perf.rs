@@ -8,8 +8,9 @@ mod recovery;
 mod side;
 
 use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage:
@@ -21,7 +22,6 @@ usage:
       changes of the map a second, and how long an epoch takes to N clients
   --set KEY=VALUE   a setting of our OSDs, as `nacre config set osd` takes it";
 
-#[derive(Clone)]
 pub struct Args {
     /// Of one measurement.
     seconds: f64,
@@ -62,6 +62,9 @@ pub fn main(words: &[&str]) -> anyhow::Result<ExitCode> {
     }
     ensure!(args.seconds >= 1.0, "--seconds must be at least 1");
     ensure!((1..=4000).contains(&args.subscribers), "--subscribers must be 1 to 4000");
+    ensure!(what == "recovery" || args.peer.is_none(), "only 'recovery' has a peer");
+    ensure!(what != "monitors" || args.set.is_empty(), "'monitors' takes no settings of OSDs");
+    nacre_tests::tool::use_binary(crate::release::nacre()?);
     match what {
         "ageing" => ageing::run(&args),
         "recovery" => recovery::run(&args),
@@ -71,17 +74,9 @@ pub fn main(words: &[&str]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds a program of this workspace as users get it; its path.
-fn build(package: &str, name: &str) -> anyhow::Result<PathBuf> {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or(crate::tidy::root().join("target"), PathBuf::from);
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "--package", package, "--bin", name])
-        .current_dir(crate::tidy::root())
-        .stdin(Stdio::null())
-        .status()?;
-    ensure!(built.success(), "{name} does not build");
-    Ok(target.join("release").join(name))
+/// A figure that a program told in JSON.
+fn number(told: &Value, pointer: &str) -> anyhow::Result<f64> {
+    told.pointer(pointer).and_then(Value::as_f64).with_context(|| format!("no number {pointer} in {told}"))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -1,10 +1,9 @@
 //! `cargo xtask thrash`: faults on a cluster of real processes under fio and an object workload.
 
-use crate::tidy;
+use crate::release;
 use anyhow::{Context as _, bail, ensure};
 use nacre_tests::thrash::{self, Options};
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub fn main(words: &[&str]) -> anyhow::Result<ExitCode> {
@@ -22,11 +21,7 @@ pub fn main(words: &[&str]) -> anyhow::Result<ExitCode> {
         }
     }
     ensure!((4..=32).contains(&osds), "--osds must be 4 to 32: one is taken away at a time");
-    let binary = match std::env::var_os("NACRE_BIN") {
-        Some(path) => PathBuf::from(path),
-        None => build()?,
-    };
-    let binary = binary.canonicalize().with_context(|| format!("no binary {}", binary.display()))?;
+    let binary = release::nacre()?;
     let folder = std::env::temp_dir().join(format!("nacre-thrash-{}", std::process::id()));
     let options = Options { binary, minutes, seed, namespaces, osds, folder: folder.clone() };
     thrash::catch_interrupts();
@@ -43,14 +38,4 @@ pub fn main(words: &[&str]) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
-}
-
-fn build() -> anyhow::Result<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(tidy::root().join("target"), PathBuf::from);
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "--package", "nacre"])
-        .current_dir(tidy::root())
-        .status()?;
-    ensure!(built.success(), "the binary does not build");
-    Ok(target.join("release").join("nacre"))
 }

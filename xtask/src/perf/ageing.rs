@@ -1,8 +1,8 @@
 //! The same loads on a fresh image, on one that was overwritten, and on one with snapshots.
 
+use super::Args;
 use super::meter::Meter;
 use super::side::{IMAGE, Load, Nacre, Side as _};
-use super::{Args, build};
 
 const LOADS: [Load; 6] = [
     Load { rw: "randwrite", block: 4096, depth: 32 },
@@ -17,7 +17,6 @@ const COPIES: f64 = 3.0;
 const OVERWRITE: Load = Load { rw: "randwrite", block: 4096, depth: 128 };
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    build("nacre", "nacre").map(nacre_tests::tool::use_binary)?;
     let nacre = Nacre::up(&args.size, "8G", &args.set)?;
     println!("three OSDs on files, three copies, an image of {}, {} s a load", args.size, args.seconds);
     let fresh = measure(&nacre, args, "fresh", &[])?;

@@ -1,7 +1,7 @@
 //! How fast an OSD gets back what it missed, and a third copy what it never had; and what a client notices.
 
 use super::side::{Ceph, Load, Nacre, Sample, Side};
-use super::{Args, build, median};
+use super::{Args, median};
 use nacre_tests::cluster::wait_for;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,6 @@ const SURE: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(600);
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    build("nacre", "nacre").map(nacre_tests::tool::use_binary)?;
     let mut sides: Vec<Box<dyn Side>> = vec![Box::new(Nacre::up(&args.size, "4G", &args.set)?)];
     if let Some(conf) = &args.peer {
         sides.push(Box::new(Ceph::at(conf)?));
@@ -41,9 +40,7 @@ fn measure(side: &dyn Side, args: &Args) -> anyhow::Result<()> {
         report(side, "back after a crash", missed, seconds, client, &idle);
     }
     for loaded in [false, true] {
-        side.set_copies(2)?;
-        std::thread::sleep(Duration::from_secs(2));
-        wait_clean(side)?;
+        until_clean(side, false, || side.set_copies(2))?;
         let (seconds, client) = until_clean(side, loaded, || side.set_copies(3))?;
         report(side, "a third copy", image, seconds, client, &idle);
     }

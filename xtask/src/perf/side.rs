@@ -1,5 +1,6 @@
 //! The clusters that are measured: ours, and Debian's Ceph as the side-by-side kit starts it.
 
+use super::number;
 use anyhow::{Context as _, bail};
 use nacre_tests::cluster::{Cluster, send_signal};
 use nacre_tests::tool::run;
@@ -86,12 +87,11 @@ impl Side for Nacre {
         let args =
             ["image", "bench", IMAGE, "--rw", load.rw, "--bs", &block, "--qd", &depth, "--seconds", &seconds];
         let told = self.0.json(&args)?;
-        let number = |value: &Value| value.as_f64().unwrap_or_default();
         Ok(Sample {
-            ops: number(&told["ops"]),
-            per_second: number(&told["iops"]),
-            p50_us: number(&told["lat_us"]["p50"]),
-            p99_us: number(&told["lat_us"]["p99"]),
+            ops: number(&told, "/ops")?,
+            per_second: number(&told, "/iops")?,
+            p50_us: number(&told, "/lat_us/p50")?,
+            p99_us: number(&told, "/lat_us/p99")?,
         })
     }
 
@@ -159,13 +159,11 @@ impl Side for Ceph {
         let out = run(&mut fio)?;
         let told: Value = serde_json::from_str(&out[out.find('{').context("fio printed no JSON")?..])?;
         let job = &told["jobs"][0][if load.rw.contains("read") { "read" } else { "write" }];
-        let number = |value: &Value| value.as_f64().unwrap_or_default();
-        let quantile = |name: &str| number(&job["lat_ns"]["percentile"][name]) / 1e3;
         Ok(Sample {
-            ops: number(&job["total_ios"]),
-            per_second: number(&job["iops"]),
-            p50_us: quantile("50.000000"),
-            p99_us: quantile("99.000000"),
+            ops: number(job, "/total_ios")?,
+            per_second: number(job, "/iops")?,
+            p50_us: number(job, "/lat_ns/percentile/50.000000")? / 1e3,
+            p99_us: number(job, "/lat_ns/percentile/99.000000")? / 1e3,
         })
     }
 
