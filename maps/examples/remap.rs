@@ -21,7 +21,11 @@ fn main() {
         osd.mark_up(step.epoch);
         step.osds.insert(OsdId(id), Some(osd));
     }
-    step.pools.insert(PoolId(1), Some(Pool::new("rbd", 3, 2, PGS, 0, step.epoch)));
+    // A pool has at most 65,536.
+    for id in 1..=2 {
+        let pool = Pool::new(&format!("pool{id}"), 3, 2, PGS / 2, 0, step.epoch);
+        step.pools.insert(PoolId(id), Some(pool));
+    }
     map = map.apply(&step).expect("it fits");
     println!("all PGs: {:.1} ms", millis(place(&map)));
     let encoded = map.encode();
