@@ -300,12 +300,11 @@ impl Pg {
             }
             // A write that is not on all members may yet be undone. What is pushed must not be ahead of that, or the target
             // is left with an object that is newer than its log.
-            let writers = |object: &ObjectId| {
-                self.pipeline.objects.get(&object.head()).map_or(0, |queue| queue.writers)
-            };
+            let pipeline = &self.pipeline;
             // Nor does an object start before those of its family that it may be made of.
             let settled = |object: &&ObjectId| {
-                idle(object) && writers(object) == 0 && window.in_flight.range(older(object)).next().is_none()
+                let older = || window.in_flight.range(older(object)).next();
+                idle(object) && !pipeline.is_written(object) && older().is_none()
             };
             let Some(object) = window.pending.iter().find(settled).cloned() else {
                 window.draining = window.pending.iter().find(idle).map(ObjectId::head);
@@ -476,7 +475,7 @@ impl Pg {
         }
     }
 
-    /// See [`Pg::ships_to`].
+    /// Whether the object's changes go to this peer, or (it lies beyond its mark) only their log entries.
     pub(crate) fn backfill_ships(&self, peer: OsdId, object: &ObjectId) -> bool {
         let Some(backfill) = self.recovery.backfills.get(&peer) else { return true };
         let key = family_end(object);

@@ -11,6 +11,8 @@
 //! order, under slots here and at the members, and under a throttle that all PGs share ([`slots`]). An object goes out
 //! in pieces ([`source`]) and comes in whole or not at all ([`sink`]).
 //!
+//! Writes do not wait for members that miss their object, as long as enough others have it ([`lacking`]).
+//!
 //! What the receiver has under another name, as clones share it, is not sent again ([`origin`]).
 //!
 //! What nobody has is unfound ([`unfound`]): an administrator may give up its newest version ([`revert`]).
@@ -22,6 +24,7 @@ mod bad_copies;
 mod engine;
 mod gate;
 mod hooks;
+mod lacking;
 mod origin;
 mod revert;
 mod sink;
@@ -67,6 +70,8 @@ pub(crate) struct Recovery {
     unseen: BTreeMap<ObjectId, (EVersion, EVersion)>,
     /// Primary: what a receiver would not make of another object of the family.
     in_full: BTreeSet<(OsdId, ObjectId)>,
+    /// Primary: the head of an object that is always being written: further writes of it wait, so that its turn comes.
+    draining: Option<ObjectId>,
     gate: gate::Gate,
     pub(crate) backfills: BTreeMap<OsdId, Backfill>,
     pub(crate) scrub: Scrub,

@@ -45,6 +45,8 @@ pub(crate) struct Cluster {
     pub(crate) operated: bool,
     /// Messages of this name are lost.
     pub(crate) dropped: Option<&'static str>,
+    /// Writes for this OSD's copies are lost.
+    pub(crate) deaf: Option<OsdId>,
     replies: BTreeMap<u64, Packet>,
     requests: u64,
     /// Who asks, and below which number it has its answers.
@@ -85,6 +87,7 @@ impl Cluster {
             late: None,
             operated: false,
             dropped: None,
+            deaf: None,
             replies: BTreeMap::new(),
             requests: 0,
             client: ClientId(77),
@@ -179,7 +182,7 @@ impl Cluster {
         let disk = self.disks.remove(&id).unwrap_or_default();
         let osd = Osd::open(config, disk, self.now).expect("the disk opens");
         self.osds.insert(id, osd);
-        self.step(id, OsdEvent::Tick { wall_ms: WALL_START_MS + self.now.as_millis() });
+        self.tick(id);
     }
 
     /// kill -9: the disk stays. The monitors notice at once.
@@ -223,10 +226,12 @@ impl Cluster {
     }
 
     fn deliver(&mut self, from: u64, to: u64, packet: Packet) {
-        if Some(packet.message.name()) == self.dropped {
+        let name = packet.message.name();
+        let unheard = name == "RepOp" && self.deaf.is_some_and(|osd| u64::from(osd.0) == to);
+        if Some(name) == self.dropped || unheard {
             return;
         }
-        *self.delivered.entry(packet.message.name()).or_default() += 1;
+        *self.delivered.entry(name).or_default() += 1;
         match to {
             MON => self.mon(from, packet),
             CLIENT => drop(self.replies.insert(packet.request.seq, packet)),
@@ -286,8 +291,12 @@ impl Cluster {
         let next = self.osds.iter().filter_map(|(&id, osd)| Some((osd.next_deadline()?, id))).min();
         let Some((at, id)) = next else { return false };
         self.now = self.now.max(at);
-        self.step(id, OsdEvent::Tick { wall_ms: WALL_START_MS + self.now.as_millis() });
+        self.tick(id);
         true
+    }
+
+    pub(crate) fn tick(&mut self, id: OsdId) {
+        self.step(id, OsdEvent::Tick { wall_ms: WALL_START_MS + self.now.as_millis() });
     }
 
     pub(crate) fn run_until(&mut self, what: &str, mut done: impl FnMut(&Cluster) -> bool) {

@@ -65,6 +65,9 @@ mutants! {
     UnseenShown "unseen-shown" "what was never acknowledged is read while one member alone has it",
     MapSkipped "map-skipped" "a PG does not look at every epoch",
     // Recovery, backfill, scrub.
+    WriteOvertaken "write-overtaken" "an object is brought to a member while a write of it is being carried out",
+    LackingNotNoted "lacking-not-noted" "a member does not note that it lacks what a write it got no data of did",
+    LackingCounted "lacking-counted" "members that miss an object count as having what is written to it",
     OldVersionPushed "old-version-pushed" "a copy that misses an object itself serves it to others",
     BackfillMarkOff "backfill-mark-off" "writes to the object at the backfill mark are not shipped",
     BelowMarkNotShipped "below-mark-not-shipped" "writes below the backfill mark are not shipped",

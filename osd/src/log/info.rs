@@ -213,6 +213,9 @@ impl Info {
 /// one with the newest entry, then the longest log, then `prefer`, then the lowest id. `None` if no copy qualifies: the
 /// PG is incomplete.
 ///
+/// One that misses nothing goes first: it has whatever its log names, where another may know of writes that only OSDs
+/// now gone have applied. All of them have what was acknowledged.
+///
 /// A copy in backfill does not vouch for a start it recorded itself (it may have recorded it while nobody complete did);
 /// what its history says of others counts.
 pub fn find_best<'a>(
@@ -239,7 +242,8 @@ pub fn find_best<'a>(
         .filter(|(_, info)| info.last_epoch_started >= started)
         .max_by_key(|(osd, info)| {
             use std::cmp::Reverse;
-            (info.last_update, Reverse(info.log_tail), Some(*osd) == prefer, Reverse(*osd))
+            let misses_nothing = info.missing_count == 0;
+            (misses_nothing, info.last_update, Reverse(info.log_tail), Some(*osd) == prefer, Reverse(*osd))
         })
         .map(|(osd, _)| Best { osd, started, seen_to })
 }

@@ -31,6 +31,9 @@ pub struct ModelStore {
     pub total_bytes: u64,
     /// Freed and not yet room again.
     pub freed_bytes: u64,
+    /// Reads of fewer bytes are not done before this is smaller.
+    pub slow_below: u64,
+    slow: Vec<(u64, StoreEvent)>,
     events: VecDeque<StoreEvent>,
 }
 
@@ -124,7 +127,7 @@ impl ObjectStore for ModelStore {
         let result = bytes
             .map(|bytes| Data::checksummed(offset, Bytes::copy_from_slice(bytes)))
             .ok_or_else(|| StoreError::NotFound { object: object.to_string() });
-        self.events.push_back(StoreEvent::ReadDone { token, result });
+        self.slow.push((length, StoreEvent::ReadDone { token, result }));
     }
 
     fn stat(&self, object: &ObjectId) -> Result<Option<ObjectStat>, StoreError> {
@@ -220,6 +223,9 @@ impl ObjectStore for ModelStore {
     }
 
     fn poll_event(&mut self) -> Option<StoreEvent> {
+        let slow_below = self.slow_below;
+        self.events
+            .extend(self.slow.extract_if(.., |(length, _)| *length >= slow_below).map(|(_, done)| done));
         self.events.pop_front()
     }
 

@@ -18,8 +18,12 @@ impl Pg {
     }
 
     pub(crate) fn has_min_size(&self, map: &OsdMap) -> bool {
-        let min_size = map.pool(self.id.pool).map_or(u32::MAX, |pool| pool.min_size);
-        self.members.acting.len() >= min_size.max(1) as usize || mutant!(MinSizeIgnored)
+        self.members.acting.len() >= self.min_size(map) || mutant!(MinSizeIgnored)
+    }
+
+    /// Members that have to have a write before it is acknowledged.
+    pub(crate) fn min_size(&self, map: &OsdMap) -> usize {
+        map.pool(self.id.pool).map_or(u32::MAX, |pool| pool.min_size).max(1) as usize
     }
 
     /// Everybody's log and lacks are known and the map shows us alive: begin the interval.

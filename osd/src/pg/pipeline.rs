@@ -108,6 +108,14 @@ pub struct Counters {
     pub write_bytes: u64,
 }
 
+impl Pipeline {
+    /// Whether a write to the object or its clones is being carried out or has not been committed by all.
+    pub(crate) fn is_written(&self, object: &ObjectId) -> bool {
+        let queue = self.objects.get(&object.head());
+        queue.is_some_and(|queue| queue.writers > 0 || queue.executing && !mutant!(WriteOvertaken))
+    }
+}
+
 impl Pg {
     /// A request that this OSD may serve: it is primary, and the sender is allowed to.
     pub(crate) fn admit(&mut self, ctx: &mut PgContext<'_>, mut op: ClientOp) {

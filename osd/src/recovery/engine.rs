@@ -56,12 +56,6 @@ impl Pg {
         sources
     }
 
-    /// Whether a write to the object or its clones has not been committed by all.
-    fn has_write_in_flight(&self, object: &ObjectId) -> bool {
-        let head = object.head();
-        self.in_flight.iter().any(|write| write.object.head() == head)
-    }
-
     /// Whether a transfer stands still; it is given up then.
     pub(crate) fn drop_if_stalled(&mut self, ctx: &PgContext<'_>, transfer: u64) -> bool {
         let stalled = self
@@ -102,7 +96,7 @@ impl Pg {
     /// Starts bringing an object to wherever it is missed, unless that is under way or nobody has it.
     pub(crate) fn recover_object(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
         // A copy that is found bad may have writes on their way to others, who must not get them twice.
-        if self.recovery.active.contains_key(object) || self.has_write_in_flight(object) {
+        if self.recovery.active.contains_key(object) || self.pipeline.is_written(object) {
             return;
         }
         match self.missing.get(object) {
@@ -362,7 +356,7 @@ impl Pg {
             return self.backfill_pushed(ctx, to, object);
         }
         if let Some(peer) = self.peers.get_mut(&to) {
-            peer.missing.remove(object);
+            peer.missing.got(object, transfer.version);
         }
         let Some(Active { stage: Stage::Push { transfers }, .. }) = self.recovery.active.get_mut(object)
         else {
@@ -592,12 +586,22 @@ impl Pg {
         }
     }
 
-    /// An object that waits for its turn in log order, the primary's own first.
+    /// An object that waits for its turn in log order, the primary's own first. What is being written comes once it is not.
     pub(super) fn next_to_recover(&self) -> Option<ObjectId> {
+        self.next_idle(|object| !self.pipeline.is_written(object))
+    }
+
+    /// The head of an object whose turn it would be if it were not always being written.
+    pub(super) fn next_to_drain(&self) -> Option<ObjectId> {
+        self.next_idle(|_| true).map(|object| object.head())
+    }
+
+    fn next_idle(&self, is_wanted: impl Fn(&ObjectId) -> bool) -> Option<ObjectId> {
         let idle = |object: &&ObjectId| {
             !self.recovery.active.contains_key(*object)
                 && !self.recovery.unfound.contains(*object)
                 && !self.older_is_active(object)
+                && is_wanted(object)
         };
         let own = self.missing.by_need().map(|(_, object)| object).find(idle);
         let theirs = || {

@@ -98,6 +98,7 @@ impl Pg {
         };
         self.recovery.gate.held_by_flag = held;
         if held {
+            self.stop_draining(ctx);
             self.backfill_stop_draining(ctx);
         }
         if !held && self.reserve(ctx, work) {
@@ -109,6 +110,28 @@ impl Pg {
     }
 
     fn pump_recovery(&mut self, ctx: &mut PgContext<'_>) {
+        let draining = self.recovery.draining.take();
+        self.start_objects(ctx);
+        let room = self.recovery.active.len() < PG_OBJECTS_MAX;
+        if room
+            && let Some(head) = self.next_to_drain()
+            && ctx.shared.may_start_object(self.id)
+        {
+            self.recovery.draining = Some(head);
+        }
+        if draining.is_some() && draining != self.recovery.draining {
+            ctx.requests.kick.insert(self.id);
+        }
+    }
+
+    /// Writes of what recovery waited to come to need not wait any more.
+    fn stop_draining(&mut self, ctx: &mut PgContext<'_>) {
+        if self.recovery.draining.take().is_some() {
+            ctx.requests.kick.insert(self.id);
+        }
+    }
+
+    fn start_objects(&mut self, ctx: &mut PgContext<'_>) {
         while self.recovery.active.len() < PG_OBJECTS_MAX
             && let Some(object) = self.next_to_recover()
             && ctx.shared.may_start_object(self.id)
@@ -222,6 +245,7 @@ impl Pg {
         let gate = &mut self.recovery.gate;
         gate.granted.remove(&osd);
         gate.too_full.insert(osd, ctx.now + FULL_RETRY);
+        self.stop_draining(ctx);
         self.backfill_stop_draining(ctx);
         self.recovery_changed(ctx);
     }
@@ -234,6 +258,7 @@ impl Pg {
 
     /// Gives all slots back.
     pub(super) fn close_gate(&mut self, ctx: &mut PgContext<'_>) {
+        self.stop_draining(ctx);
         self.backfill_stop_draining(ctx);
         let gate = std::mem::take(&mut self.recovery.gate);
         self.recovery.gate.too_full = gate.too_full;

@@ -8,6 +8,7 @@ use crate::pg::{Pg, PgContext};
 use nacre_store::StoreError;
 use nacre_types::{Instant, Needs, ObjectId, OsdId, mutant};
 use nacre_wire::{Data, ErrorCode, Message, Packet};
+use std::collections::BTreeSet;
 
 impl Pg {
     /// Drops all work in progress: an interval ended.
@@ -145,21 +146,27 @@ impl Pg {
         if waits { Readiness::Wait(Needs::ObjectRecovery) } else { Readiness::Ready }
     }
 
-    /// Before an operation changes `object`: it must be whole on every acting member, not be on its way to a backfill
-    /// target and not be under scrub.
+    /// Before an operation changes `object`: it must be whole here and on enough other members, not be on its way to
+    /// anybody and not be under scrub. Members that miss it get the log entries, and the object later.
     pub(crate) fn ready_to_write(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) -> Readiness {
         if self.any_missing() || !self.recovery.active.is_empty() {
             let family = family(object);
-            let mut missing: Vec<ObjectId> = self.missing.family(family.clone()).cloned().collect();
-            for osd in self.replicas() {
-                if let Some(peer) = self.peers.get(&osd) {
-                    missing.extend(peer.missing.family(family.clone()).cloned());
+            let mut waits: Vec<ObjectId> = self.missing.family(family.clone()).cloned().collect();
+            waits.extend(self.recovery.active.range(family.clone()).map(|(object, _)| object.clone()));
+            waits.extend(self.unseen_lacking(object));
+            if self.whole_members(object) < self.min_size(&ctx.map) {
+                for osd in self.replicas() {
+                    if let Some(peer) = self.peers.get(&osd) {
+                        waits.extend(peer.missing.family(family.clone()).cloned());
+                    }
                 }
             }
-            missing.extend(self.recovery.active.range(family).map(|(object, _)| object.clone()));
-            let ready = self.wait_for(ctx, missing);
+            let ready = self.wait_for(ctx, waits);
             if ready != Readiness::Ready {
                 return ready;
+            }
+            if self.recovery.draining.as_ref() == Some(&object.head()) {
+                return Readiness::Wait(Needs::ObjectRecovery);
             }
         }
         self.not_held(object)
@@ -185,17 +192,18 @@ impl Pg {
         Readiness::Ready
     }
 
-    /// A removal goes to all members: none of them misses the object any more, and nobody brings it to them.
-    pub(crate) fn recovery_on_removal(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
-        for peer in self.peers.values_mut() {
+    /// A removal goes to all members but those `lacking` the object: nobody else misses it any more, and nobody brings it
+    /// to them.
+    pub(crate) fn recovery_on_removal(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        object: &ObjectId,
+        lacking: &BTreeSet<OsdId>,
+    ) {
+        for (_, peer) in self.peers.iter_mut().filter(|(osd, _)| !lacking.contains(osd)) {
             peer.missing.remove(object);
         }
         self.cancel_object(ctx, object);
-    }
-
-    /// Whether the object's changes go to this peer, or (beyond its backfill mark) only their log entries.
-    pub(crate) fn ships_to(&self, peer: OsdId, object: &ObjectId) -> bool {
-        self.backfill_ships(peer, object)
     }
 
     /// A write was submitted here and sent to the peers: what scrub and backfill must know.
@@ -210,9 +218,9 @@ impl Pg {
         self.backfill_on_write(object, touched);
     }
 
-    /// Writes are on all members: backfill may wait for that.
+    /// Writes are on all members: what is to be brought to somebody may wait for that.
     pub(crate) fn recovery_on_commit(&mut self, ctx: &mut PgContext<'_>) {
-        if self.recovery.backfills.values().any(Backfill::is_pushing) {
+        if self.recovery.draining.is_some() || self.recovery.backfills.values().any(Backfill::is_pushing) {
             self.recovery_advance(ctx);
         }
     }

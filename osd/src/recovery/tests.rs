@@ -2,13 +2,14 @@
 
 mod bad_copies;
 mod clones;
+mod lacking;
 mod thrash;
 mod unfound;
 
 use super::usable_version;
 use crate::log::Missing;
 use crate::testing::{Cluster, PG, POOL, object};
-use nacre_maps::{SnapRange, WEIGHT_IN};
+use nacre_maps::{Flag, Flags, SnapRange, WEIGHT_IN};
 use nacre_store::ObjectStore;
 use nacre_types::{EVersion, OsdId, Rng};
 use nacre_wire::Data;
@@ -359,5 +360,51 @@ fn deep_scrub_finds_and_repair_mends() {
             let o = object(&format!("o{n}"));
             assert_eq!(c.disk(osd).objects[&o].data, bytes(n, 700_000), "{o} on {osd}");
         }
+    }
+}
+
+/// Small messages overtake large ones. A write that first has to read is under way as much as one that was sent.
+#[test]
+fn nothing_is_brought_that_a_write_under_way_changes() {
+    // By log, by backfill.
+    for writes_before in [1, 300] {
+        let mut c = Cluster::new(3, 3, 1);
+        let x = object("x");
+        (0..writes_before).for_each(|n| c.write(&x, 0, bytes(n, 2000)));
+        c.write(&x, 0, bytes(1, 3 << 20));
+        c.settle();
+        let held = |c: &mut Cluster, held: bool| {
+            c.change(|map, step| {
+                let flag = |flags: Flags, flag| if held { flags.with(flag) } else { flags.without(flag) };
+                step.flags = Some(flag(flag(map.flags(), Flag::NoBackfill), Flag::NoRecover));
+            });
+        };
+        held(&mut c, true);
+        let filled = wipe_one(&mut c);
+        c.run_until("it is a member again", |c| {
+            let pg = c.osds[&c.primary(PG)].pg(PG);
+            c.osds[&filled].is_up() && pg.is_some_and(|pg| pg.is_active() && pg.epoch == c.map.epoch())
+        });
+        let primary = c.primary(PG);
+        c.disk(primary).slow_below = 100;
+        let (read, write) = (Extent { offset: 0, length: 10 }, Extent { offset: 5, length: 10 });
+        let ops = vec![ObjectOpKind::Read(read), ObjectOpKind::Write(write)];
+        let write = c.request(&x, ops, Data::checksummed(5, bytes(2, 10).into()));
+        c.late = Some("Push");
+        held(&mut c, false);
+        let until = c.now + std::time::Duration::from_secs(1);
+        c.run_until("the last piece is on its way", |c| {
+            c.delivered.get("Push") == Some(&2) || c.now >= until
+        });
+        c.disk(primary).slow_below = 0;
+        c.tick(primary);
+        c.run_until("it is written", |c| c.is_answered(write));
+        let scans = c.delivered.get("BackfillScan").copied().unwrap_or_default();
+        assert_eq!(scans > 0, writes_before > 1, "{writes_before}: {scans} scans");
+        c.run_until("it is brought without starting over", |c| {
+            c.is_clean() || c.now >= until + super::STALL / 2
+        });
+        assert!(c.is_clean());
+        c.assert_copies_agree();
     }
 }

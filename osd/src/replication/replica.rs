@@ -38,12 +38,13 @@ impl Pg {
             // One before it was lost; the primary sends both again.
             return;
         }
-        let transaction = if message.transaction.is_empty() {
+        let bare = message.transaction.is_empty();
+        let transaction = if bare {
             Ok(Transaction::new(self.id))
         } else {
             Transaction::decode(&message.transaction, data)
         };
-        let transaction = match transaction {
+        let mut transaction = match transaction {
             Ok(transaction) if transaction.pg() == self.id => transaction,
             Ok(other) => return refuse(ctx, self.id, format!("it changes PG {}", other.pg())),
             Err(error) => return refuse(ctx, self.id, error.to_string()),
@@ -51,8 +52,14 @@ impl Pg {
         let trim_to = message.trim_to.map(|version| decode_version(Some(version)));
         self.committed_to = self.committed_to.max(decode_version(message.committed_to));
         let object = entries[0].object.head();
+        if bare {
+            self.note_not_applied(&mut transaction, &entries);
+        }
         self.apply(ctx, transaction, entries, message.entries, trim_to, PgPurpose::Replica(last));
-        self.recovery_on_write(ctx, &object, &[]);
+        match bare {
+            true => self.scrub_retry(ctx),
+            false => self.recovery_on_write(ctx, &object, &[]),
+        }
         if message.measured {
             self.measured.follow(last, ctx.now);
         }

@@ -27,7 +27,7 @@ pub struct InFlight {
     payload: Data,
     /// Encoded.
     entries: Vec<Bytes>,
-    /// Backfill targets that get only the entries.
+    /// Members that get only the entries: they miss the object, or backfill has not come to it.
     entries_only: BTreeSet<OsdId>,
 }
 
@@ -58,14 +58,17 @@ impl Pg {
         let trim_to =
             self.log.trim_target(keep, tunables.log_trim_batch, self.trim_limit(tunables.log_entries_held));
         let replicas = self.replicas();
-        let entries_only =
-            replicas.iter().copied().filter(|&osd| !self.ships_to(osd, &object)).collect::<BTreeSet<_>>();
+        let to_come: BTreeSet<OsdId> =
+            replicas.iter().copied().filter(|&osd| !self.backfill_ships(osd, &object)).collect();
         if decoded.iter().any(Entry::is_delete) {
-            self.backfill_removed(&entries_only);
+            self.backfill_removed(&to_come);
         }
+        let lacking = self.lacking_family(&object, &decoded);
         for entry in decoded.iter().filter(|entry| entry.is_delete()) {
-            self.recovery_on_removal(ctx, &entry.object);
+            self.recovery_on_removal(ctx, &entry.object, &lacking);
         }
+        self.note_lacking(&lacking, &decoded);
+        let entries_only = to_come.union(&lacking).copied().collect();
         let encoded: Vec<Bytes> = entries.iter().map(|entry| entry.encode_to_vec().into()).collect();
         let in_flight = InFlight {
             version,

@@ -1,0 +1,72 @@
+//! Writes to an object that some members miss.
+//!
+//! They do not wait until it is everywhere. A member that misses it gets the log entries alone, notes with them that it
+//! misses something newer now, and acknowledges that. The primary notes the same, so both know all along what is to be
+//! brought. It is as if the member had been down for a little longer, for this object.
+//!
+//! What is acknowledged is then on as many members as the pool's min_size asks for, and in the logs of all.
+
+use super::family;
+use crate::log::{Entry, persist};
+use crate::pg::Pg;
+use nacre_types::{ObjectId, OsdId, mutant};
+use nacre_wire::Transaction;
+use nacre_wire::messages::LogKind;
+use std::collections::BTreeSet;
+
+impl Pg {
+    /// How many acting members have all of an object and its clones, as the primary has.
+    pub(super) fn whole_members(&self, object: &ObjectId) -> usize {
+        if mutant!(LackingCounted) {
+            return self.members.acting.len();
+        }
+        let misses = |osd: &OsdId| {
+            self.peers.get(osd).is_none_or(|peer| peer.missing.family(family(object)).next().is_some())
+        };
+        let others = self.members.acting.iter().filter(|&&osd| osd != self.me);
+        1 + others.filter(|&osd| !misses(osd)).count()
+    }
+
+    /// Members that a change of `object` does not fit, since they miss it or one of its clones.
+    pub(crate) fn lacking_family(&self, object: &ObjectId, entries: &[Entry]) -> BTreeSet<OsdId> {
+        let removes = entries.iter().all(Entry::is_delete);
+        let gives_up = entries.iter().any(|entry| matches!(entry.kind, LogKind::Lost | LogKind::Revert));
+        // These fit any copy. A removal makes room where that is what the object waits for.
+        if self.clean || gives_up || removes && self.recovery.gate.too_full() {
+            return BTreeSet::new();
+        }
+        let misses = |osd: &OsdId| {
+            self.peers.get(osd).is_some_and(|peer| peer.missing.family(family(object)).next().is_some())
+        };
+        self.replicas().into_iter().filter(misses).collect()
+    }
+
+    /// Primary: these members will miss what the entries name.
+    pub(crate) fn note_lacking(&mut self, lacking: &BTreeSet<OsdId>, entries: &[Entry]) {
+        for osd in lacking {
+            let Some(peer) = self.peers.get_mut(osd) else { continue };
+            for entry in entries.iter().filter(|entry| peer.info.last_backfill.covers(&entry.object)) {
+                peer.missing.add_next_event(entry, entry.version);
+            }
+        }
+    }
+
+    /// Member: the log goes on by entries without what they did. Clients may see it from now on, for all this copy knows; if
+    /// they did not, that is because another member never got them, and that one will know.
+    pub(crate) fn note_not_applied(&mut self, t: &mut Transaction, entries: &[Entry]) {
+        for entry in entries.iter().filter(|entry| !entry.is_error() && !entry.is_revert()) {
+            let object = &entry.object;
+            if !self.info.last_backfill.covers(object) || mutant!(LackingNotNoted) {
+                continue;
+            }
+            self.missing.add_next_event(entry, entry.version);
+            if let Some(missing) = self.missing.get(object) {
+                persist::add_missing(t, object, &missing);
+            }
+            // What was on its way here is not what it needs any more.
+            if let Some(sink) = self.recovery.sinks.remove(object) {
+                t.remove(sink.temp());
+            }
+        }
+    }
+}

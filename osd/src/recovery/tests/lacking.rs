@@ -1,0 +1,161 @@
+//! Writes to what some members miss.
+
+use super::unfound::order;
+use super::*;
+use nacre_wire::ErrorCode;
+use serde_json::json;
+use std::time::Duration;
+
+fn hold_recovery(c: &mut Cluster, held: bool) {
+    c.change(|map, step| {
+        let flags = map.flags();
+        step.flags = Some(if held { flags.with(Flag::NoRecover) } else { flags.without(Flag::NoRecover) });
+    });
+}
+
+/// A member that was down while `x` was written, and whom nothing is brought.
+fn late_member(c: &mut Cluster) -> OsdId {
+    let x = object("x");
+    c.write(&x, 0, bytes(1, 3 << 20));
+    c.settle();
+    let late = other_than(c, c.primary(PG));
+    c.kill(late);
+    c.write(&x, 1 << 20, bytes(2, 10_000));
+    hold_recovery(c, true);
+    c.start(late);
+    c.run_until("it is a member again", |c| is_active(c, 3));
+    late
+}
+
+/// Asks for the first three bytes of `x` to be written.
+fn write_start(c: &mut Cluster, data: Vec<u8>) -> u64 {
+    let op = ObjectOpKind::Write(Extent { offset: 0, length: data.len() as u64 });
+    c.request(&object("x"), vec![op], Data::checksummed(0, data.into()))
+}
+
+fn is_active(c: &Cluster, members: usize) -> bool {
+    let leader = c.osds.get(&c.primary(PG)).and_then(|osd| osd.pg(PG));
+    leader.is_some_and(|pg| pg.is_active() && pg.members.acting.len() == members)
+}
+
+fn missing_on(c: &Cluster, osd: OsdId) -> Vec<Missing> {
+    c.osds[&osd].pg(PG).unwrap().missing.iter().map(|(_, missing)| *missing).collect()
+}
+
+/// What the primary thinks that the member misses.
+fn known_of(c: &Cluster, osd: OsdId) -> Vec<Missing> {
+    let primary = c.osds[&c.primary(PG)].pg(PG).unwrap();
+    primary.peers[&osd].missing.iter().map(|(_, missing)| *missing).collect()
+}
+
+#[test]
+fn writes_do_not_wait_for_a_member_that_misses_the_object() {
+    let mut c = Cluster::new(3, 3, 1);
+    let late = late_member(&mut c);
+    let before = missing_on(&c, late);
+    for n in 0..20 {
+        c.write(&object("x"), n * 5000, bytes(10 + n, 3000));
+    }
+    assert_eq!(c.delivered.get("Push"), None);
+    let after = missing_on(&c, late);
+    assert_eq!(after, known_of(&c, late));
+    assert!(after[0].need > before[0].need && after[0].have == before[0].have, "{before:?} {after:?}");
+    // All of it is on its disk, as it would be after a crash.
+    c.kill(late);
+    c.write(&object("x"), 0, bytes(50, 100));
+    c.start(late);
+    hold_recovery(&mut c, false);
+    c.settle();
+    c.assert_copies_agree();
+    assert!(missing_on(&c, late).is_empty());
+}
+
+#[test]
+fn with_too_few_whole_copies_they_do_wait() {
+    let mut c = Cluster::new(3, 3, 1);
+    let late = late_member(&mut c);
+    let third = *c.osds.keys().find(|&&osd| osd != late && osd != c.primary(PG)).unwrap();
+    // Two members are enough to write, but one of them lacks it.
+    c.kill(third);
+    c.dropped = Some("Push");
+    let write = write_start(&mut c, bytes(4, 3));
+    let until = c.now + Duration::from_secs(3);
+    c.run_until("time passes", |c| c.now >= until);
+    assert!(!c.is_answered(write));
+    c.dropped = None;
+    assert_eq!(c.answer(write).0.code, ErrorCode::Ok as i32);
+    c.start(third);
+    hold_recovery(&mut c, false);
+    c.settle();
+    c.assert_copies_agree();
+}
+
+/// The only OSD that applied a write is gone before anybody else has: the write was not acknowledged, so that copy is
+/// not waited for.
+#[test]
+fn a_copy_that_misses_nothing_leads() {
+    let mut c = Cluster::new(3, 3, 1);
+    let x = object("x");
+    let late = late_member(&mut c);
+    let primary = c.primary(PG);
+    let third = *c.osds.keys().find(|&&osd| osd != late && osd != primary).unwrap();
+    // The late one hears of it; the third one does not.
+    c.deaf = Some(third);
+    let head = |c: &Cluster, osd| c.osds[&osd].pg(PG).unwrap().log.head();
+    let old = head(&c, late);
+    let write = write_start(&mut c, bytes(4, 3));
+    c.run_until("it is logged", |c| head(c, late) > old);
+    assert!(head(&c, third) == old && !c.is_answered(write));
+    c.kill(primary);
+    c.deaf = None;
+    hold_recovery(&mut c, false);
+    c.run_until("the two go on", |c| {
+        let leader = &c.osds.get(&c.primary(PG));
+        leader.and_then(|osd| osd.pg(PG)).is_some_and(|pg| pg.is_active() && pg.recovery_summary().done)
+    });
+    assert!(!c.log.iter().any(|line| line.contains("unfound")), "{:#?}", c.log);
+    assert_eq!(c.read(&x)[..10], bytes(1, 10)[..]);
+    c.start(primary);
+    c.settle();
+    c.assert_copies_agree();
+}
+
+/// Of the two that are left, the one with the longer log never had what a write did: whether anybody has seen that write
+/// it cannot know by itself.
+#[test]
+fn what_only_the_log_tells_was_seen_if_it_was_acknowledged() {
+    for acknowledged in [true, false] {
+        let mut c = Cluster::new(3, 3, 1);
+        let x = object("x");
+        let late = late_member(&mut c);
+        let primary = c.primary(PG);
+        let third = *c.osds.keys().find(|&&osd| osd != late && osd != primary).unwrap();
+        // It misses something, too, so neither is preferred.
+        c.kill(third);
+        c.write(&object("y"), 0, bytes(3, 500));
+        c.start(third);
+        c.run_until("it is a member again", |c| is_active(c, 3));
+        assert_eq!(missing_on(&c, third).len(), 1);
+        let head = |c: &Cluster, osd| c.osds[&osd].pg(PG).unwrap().log.head();
+        let old = head(&c, late);
+        c.deaf = (!acknowledged).then_some(third);
+        let write = write_start(&mut c, bytes(4, 3));
+        c.run_until("it is logged", |c| head(c, late) > old && acknowledged == c.is_answered(write));
+        c.kill(primary);
+        c.deaf = None;
+        c.disk(third).bad.insert(x.clone());
+        hold_recovery(&mut c, false);
+        c.run_until("it is unfound", |c| {
+            let pg = c.osds.get(&c.primary(PG)).and_then(|osd| osd.pg(PG));
+            pg.is_some_and(|pg| pg.recovery_summary().unfound == 1)
+        });
+        let told = order(&mut c, "list_unfound", json!({})).unwrap();
+        assert_eq!(told["objects"][0]["revert"]["loses_nothing"], !acknowledged, "{told}");
+        c.disk(third).bad.clear();
+        c.start(primary);
+        c.settle();
+        c.assert_copies_agree();
+        assert_eq!(c.answer(write).0.code, ErrorCode::Ok as i32);
+        assert_eq!(c.read(&x)[..3], bytes(4, 3));
+    }
+}
