@@ -452,6 +452,28 @@ impl Pg {
         }
     }
 
+    /// Whether anything of the object's family is on its way to a target.
+    pub(crate) fn backfill_pushes(&self, object: &ObjectId) -> bool {
+        self.recovery.backfills.values().any(|backfill| match &backfill.stage {
+            Stage::Filling(window) => window.in_flight.range(family(object)).next().is_some(),
+            _ => false,
+        })
+    }
+
+    /// What is on its way to a target is to go again.
+    pub(crate) fn backfill_give_way(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
+        for osd in self.recovery.backfills.keys().copied().collect::<Vec<_>>() {
+            let Some(Backfill { stage: Stage::Filling(window), .. }) = self.recovery.backfills.get(&osd)
+            else {
+                continue;
+            };
+            for (object, transfer) in window.in_flight.clone().range(family(object)) {
+                self.forget_transfer(*transfer);
+                self.backfill_push_ended(ctx, osd, object, true);
+            }
+        }
+    }
+
     /// Whether writes to an object have to wait until backfill is past it.
     pub(crate) fn backfill_holds(&self, object: &ObjectId) -> bool {
         self.recovery.backfills.values().any(|backfill| match &backfill.stage {

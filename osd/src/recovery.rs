@@ -72,6 +72,8 @@ pub(crate) struct Recovery {
     in_full: BTreeSet<(OsdId, ObjectId)>,
     /// Primary: the head of an object that is always being written: further writes of it wait, so that its turn comes.
     draining: Option<ObjectId>,
+    /// Primary: heads that have started over for the sake of writes, and how often.
+    ways_given: BTreeMap<ObjectId, u32>,
     gate: gate::Gate,
     pub(crate) backfills: BTreeMap<OsdId, Backfill>,
     pub(crate) scrub: Scrub,

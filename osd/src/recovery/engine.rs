@@ -69,6 +69,10 @@ impl Pg {
         stalled
     }
 
+    pub(crate) fn forget_transfer(&mut self, transfer: u64) {
+        self.recovery.transfers.remove(&transfer);
+    }
+
     /// A write was applied here. What it deleted is not missing any more.
     pub(super) fn forget_deleted(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
         if self.missing.is_empty() {
@@ -351,6 +355,7 @@ impl Pg {
 
     fn push_done(&mut self, ctx: &mut PgContext<'_>, transfer: &Transfer) {
         let (to, object) = (transfer.to, &transfer.object);
+        self.recovery.ways_given.remove(&object.head());
         if transfer.purpose == PushPurpose::Backfill as u32 {
             self.recovery.recovered_objects += 1;
             return self.backfill_pushed(ctx, to, object);

@@ -149,7 +149,8 @@ impl Pg {
     /// Before an operation changes `object`: it must be whole here and on enough other members, not be on its way to
     /// anybody and not be under scrub. Members that miss it get the log entries, and the object later.
     pub(crate) fn ready_to_write(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) -> Readiness {
-        if self.any_missing() || !self.recovery.active.is_empty() {
+        if self.any_missing() || !self.recovery.active.is_empty() || !self.recovery.backfills.is_empty() {
+            self.give_way(ctx, object);
             let family = family(object);
             let mut waits: Vec<ObjectId> = self.missing.family(family.clone()).cloned().collect();
             waits.extend(self.recovery.active.range(family.clone()).map(|(object, _)| object.clone()));

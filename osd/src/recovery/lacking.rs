@@ -4,17 +4,47 @@
 //! misses something newer now, and acknowledges that. The primary notes the same, so both know all along what is to be
 //! brought. It is as if the member had been down for a little longer, for this object.
 //!
+//! Nor do they wait for an object that is on its way: it starts over, later, with what they made of it. That happens to it
+//! a few times at most, so that its turn comes.
+//!
 //! What is acknowledged is then on as many members as the pool's min_size asks for, and in the logs of all.
 
-use super::family;
+use super::{Stage, family};
 use crate::log::{Entry, persist};
-use crate::pg::Pg;
+use crate::pg::{Pg, PgContext};
 use nacre_types::{ObjectId, OsdId, mutant};
 use nacre_wire::Transaction;
 use nacre_wire::messages::LogKind;
 use std::collections::BTreeSet;
 
+/// How often an object that is on its way starts over for the sake of a write.
+const WAYS_GIVEN_MAX: u32 = 3;
+
 impl Pg {
+    /// Before a write of the object: what is on its way to members stays behind for now.
+    pub(super) fn give_way(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
+        let stages = || self.recovery.active.range(family(object));
+        let pushed = |(_, active): &(&ObjectId, &super::Active)| matches!(active.stage, Stage::Push { .. });
+        let (head, pushes) = (object.head(), stages().filter(pushed).count());
+        let given = self.recovery.ways_given.get(&head).copied().unwrap_or_default();
+        if pushes < stages().count()
+            || pushes == 0 && !self.backfill_pushes(object)
+            || given >= WAYS_GIVEN_MAX
+            || self.missing.family(family(object)).next().is_some()
+            || self.whole_members(object) < self.min_size(&ctx.map)
+            || !self.unseen_lacking(object).is_empty()
+        {
+            return;
+        }
+        self.recovery.ways_given.insert(head, given + 1);
+        for pushed in
+            self.recovery.active.range(family(object)).map(|(object, _)| object.clone()).collect::<Vec<_>>()
+        {
+            self.cancel_object(ctx, &pushed);
+        }
+        self.backfill_give_way(ctx, object);
+    }
+
     /// How many acting members have all of an object and its clones, as the primary has.
     pub(super) fn whole_members(&self, object: &ObjectId) -> usize {
         if mutant!(LackingCounted) {
@@ -53,9 +83,15 @@ impl Pg {
 
     /// Member: the log goes on by entries without what they did. Clients may see it from now on, for all this copy knows; if
     /// they did not, that is because another member never got them, and that one will know.
-    pub(crate) fn note_not_applied(&mut self, t: &mut Transaction, entries: &[Entry]) {
+    pub(crate) fn note_not_applied(
+        &mut self,
+        ctx: &mut PgContext<'_>,
+        t: &mut Transaction,
+        entries: &[Entry],
+    ) {
         for entry in entries.iter().filter(|entry| !entry.is_error() && !entry.is_revert()) {
             let object = &entry.object;
+            self.drop_sink(ctx, object);
             if !self.info.last_backfill.covers(object) || mutant!(LackingNotNoted) {
                 continue;
             }
@@ -63,10 +99,17 @@ impl Pg {
             if let Some(missing) = self.missing.get(object) {
                 persist::add_missing(t, object, &missing);
             }
-            // What was on its way here is not what it needs any more.
-            if let Some(sink) = self.recovery.sinks.remove(object) {
-                t.remove(sink.temp());
-            }
+        }
+    }
+
+    /// What was on its way here is not what is needed any more.
+    fn drop_sink(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
+        if !mutant!(SinkKept)
+            && let Some(sink) = self.recovery.sinks.remove(object)
+        {
+            let mut t = Transaction::new(self.id);
+            t.remove(sink.temp());
+            ctx.submit_unwatched(t);
         }
     }
 }

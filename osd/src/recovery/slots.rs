@@ -13,13 +13,19 @@ use std::time::Duration;
 
 /// How long a remote slot is kept without a renewal.
 const REMOTE_SLOT_LIFE: Duration = Duration::from_secs(30);
-/// Objects on their way at once over all PGs when clients suffer, and at the start.
+/// Objects on their way at once over all PGs when clients suffer.
 const OBJECTS_MIN: usize = 1;
-const OBJECTS_START: usize = 6;
-/// Client latency up to which recovery may take more.
-const LATENCY_GOAL: Duration = Duration::from_millis(12);
 /// How often the throttle moves by one.
 const ADJUST_INTERVAL: Duration = Duration::from_millis(50);
+/// Without operations for so long clients are idle.
+const CLIENTS_IDLE: Duration = Duration::from_secs(1);
+/// What operations usually take, until that is known.
+const USUAL_START: Duration = Duration::from_millis(4);
+/// So many of a hundred operations usually take longer than what is called usual.
+const USUAL_SLOWER_PERCENT: u32 = 5;
+/// Operations that take so many times as long as usual are slow; of a hundred so many may be.
+const SLOW_TIMES: u32 = 2;
+const SLOW_PERCENT_MAX: u32 = 10;
 
 /// OSD-wide state of recovery, backfill and scrub.
 #[derive(Debug)]
@@ -57,7 +63,11 @@ struct Throttle {
     limit_max: usize,
     adjusted: Instant,
     last_client_op: Instant,
-    latency: Duration,
+    /// What all but a few operations took when nothing was being recovered.
+    usual: Duration,
+    /// Operations since the last adjustment, and how many of them were slow.
+    operations: u32,
+    slow: u32,
 }
 
 impl OsdShared {
@@ -73,11 +83,13 @@ impl OsdShared {
             objects: 0,
             starved: BTreeSet::new(),
             throttle: Throttle {
-                limit: OBJECTS_START.min(limit_max),
+                limit: OBJECTS_MIN,
                 limit_max,
                 adjusted: Instant::ZERO,
                 last_client_op: Instant::ZERO,
-                latency: Duration::ZERO,
+                usual: USUAL_START,
+                operations: 0,
+                slow: 0,
             },
             scrubbing: None,
             scrub_waiting: VecDeque::new(),
@@ -174,19 +186,23 @@ impl OsdShared {
     pub fn object_finished(&mut self, now: Instant) -> BTreeSet<PgId> {
         assert!(self.objects > 0, "every object that finishes was started");
         self.objects -= 1;
-        if now.since(self.throttle.last_client_op) > Duration::from_secs(1) {
-            self.throttle.adjust(now, true);
+        if now.since(self.throttle.last_client_op) > CLIENTS_IDLE {
+            self.throttle.limit = self.throttle.limit_max;
         }
         std::mem::take(&mut self.starved)
     }
 
     /// A client's operation took this long from arrival to answer: recovery yields if that is much.
     pub fn client_op_took(&mut self, now: Instant, took: Duration) {
+        let recovers = self.objects > 0 || !self.remote.is_empty();
         let throttle = &mut self.throttle;
         throttle.last_client_op = now;
-        throttle.latency = (throttle.latency * 15 + took) / 16;
-        let comfortable = throttle.latency < LATENCY_GOAL;
-        throttle.adjust(now, comfortable);
+        if !recovers {
+            return throttle.learn(took);
+        }
+        throttle.operations += 1;
+        throttle.slow += u32::from(took > throttle.usual * SLOW_TIMES);
+        throttle.adjust(now);
     }
 
     /// One PG is scrubbed at a time. Whoever may not now is told by [`OsdShared::scrub_ended`] when its turn comes.
@@ -236,13 +252,29 @@ impl OsdShared {
 }
 
 impl Throttle {
-    fn adjust(&mut self, now: Instant, more: bool) {
+    /// Moves what is usual by a little: up or down so that in the end the wanted share is slower.
+    fn learn(&mut self, took: Duration) {
+        let step = self.usual / 2000;
+        self.usual = match took > self.usual {
+            true => (self.usual + step * (100 - USUAL_SLOWER_PERCENT)).min(took),
+            false => (self.usual - step * USUAL_SLOWER_PERCENT).max(took),
+        };
+        // The next recovery begins carefully.
+        self.limit = OBJECTS_MIN;
+        (self.operations, self.slow) = (0, 0);
+    }
+
+    fn adjust(&mut self, now: Instant) {
         if now.since(self.adjusted) < ADJUST_INTERVAL {
             return;
         }
+        let suffers = self.slow * 100 > self.operations * SLOW_PERCENT_MAX;
+        self.limit = match suffers {
+            true => (self.limit / 2).max(OBJECTS_MIN),
+            false => (self.limit + 1).min(self.limit_max),
+        };
         self.adjusted = now;
-        self.limit =
-            if more { (self.limit + 1).min(self.limit_max) } else { (self.limit / 2).max(OBJECTS_MIN) };
+        (self.operations, self.slow) = (0, 0);
     }
 }
 
@@ -285,6 +317,8 @@ mod tests {
         assert_eq!(shared.set_bounds(&more), [pg(3)]);
         let fewer = Tunables { recovery_pgs_max: 1, recovery_objects_max: 2, ..Tunables::default() };
         assert_eq!(shared.set_bounds(&fewer), []);
+        shared.object_started();
+        let _ = shared.object_finished(Instant::from_millis(5000));
         assert_eq!(shared.release_local(pg(0)), [], "three are still above one");
         for _ in 0..2 {
             assert!(shared.may_start_object(pg(1)));
@@ -310,25 +344,40 @@ mod tests {
     fn suffering_clients_slow_recovery_down_and_idle_ones_let_it_go() {
         let mut shared = OsdShared::new(&Tunables::default());
         let mut now = Instant::from_millis(1000);
+        let most = Tunables::default().recovery_objects_max;
         let room = |shared: &mut OsdShared| {
             let mut started = 0;
             while shared.may_start_object(pg(0)) {
                 shared.object_started();
                 started += 1;
             }
-            (0..started).for_each(|_| drop(shared.object_finished(Instant::ZERO)));
+            shared.objects -= started;
             started
         };
-        assert_eq!(room(&mut shared), OBJECTS_START);
-        for _ in 0..100 {
-            now = now + Duration::from_millis(20);
-            shared.client_op_took(now, Duration::from_millis(80));
-        }
+        // One in twenty usually takes 9 ms, the others 3.
+        let mut operations = |shared: &mut OsdShared, count: u64, slow_ms: u64| {
+            for n in 0..count {
+                now = now + Duration::from_micros(500);
+                let took = if n % 20 == 0 { 9 } else { 3 };
+                let took = if n % 5 == 0 { slow_ms.max(took) } else { took };
+                shared.client_op_took(now, Duration::from_millis(took));
+            }
+            now
+        };
+        operations(&mut shared, 20_000, 0);
+        let usual = shared.throttle.usual;
+        assert!((2..9).contains(&usual.as_millis()), "{usual:?}");
         assert_eq!(room(&mut shared), OBJECTS_MIN);
-        for _ in 0..200 {
-            now = now + Duration::from_millis(60);
-            shared.client_op_took(now, Duration::from_millis(1));
-        }
-        assert_eq!(room(&mut shared), Tunables::default().recovery_objects_max);
+        shared.object_started();
+        operations(&mut shared, 5000, 0);
+        assert_eq!(room(&mut shared), most - 1, "nobody suffers");
+        operations(&mut shared, 2000, 30);
+        assert_eq!(room(&mut shared), OBJECTS_MIN - 1);
+        let now = operations(&mut shared, 5000, 0);
+        assert_eq!(room(&mut shared), most - 1);
+        assert_eq!(shared.throttle.usual, usual, "what happens meanwhile is not usual");
+        operations(&mut shared, 2000, 30);
+        let _ = shared.object_finished(now + Duration::from_secs(60));
+        assert_eq!(room(&mut shared), most, "they are idle");
     }
 }

@@ -16,8 +16,8 @@ use nacre_wire::transaction::Pair;
 use nacre_wire::{Data, ObjectName};
 use std::collections::VecDeque;
 
-/// Data bytes per piece.
-pub(super) const PIECE_BYTES_MAX: u64 = 1 << 20;
+/// Data bytes per piece: as much as a client's operation may have to wait for at each of its steps.
+pub(super) const PIECE_BYTES_MAX: u64 = 256 << 10;
 /// Extents per piece, so that a fragmented object does not make endless messages.
 const PIECE_EXTENTS_MAX: usize = 128;
 /// omap bytes and entries per piece.

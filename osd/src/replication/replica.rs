@@ -53,7 +53,7 @@ impl Pg {
         self.committed_to = self.committed_to.max(decode_version(message.committed_to));
         let object = entries[0].object.head();
         if bare {
-            self.note_not_applied(&mut transaction, &entries);
+            self.note_not_applied(ctx, &mut transaction, &entries);
         }
         self.apply(ctx, transaction, entries, message.entries, trim_to, PgPurpose::Replica(last));
         match bare {
