@@ -11,7 +11,7 @@
 //! order, under slots here and at the members, and under a throttle that all PGs share ([`slots`]). An object goes out
 //! in pieces ([`source`]) and comes in whole or not at all ([`sink`]).
 //!
-//! Writes do not wait for members that miss their object, as long as enough others have it ([`lacking`]).
+//! Whoever lacks much has no seat meanwhile, and operations do not wait for it ([`lacking`]).
 //!
 //! What the receiver has under another name, as clones share it, is not sent again ([`origin`]).
 //!

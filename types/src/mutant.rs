@@ -66,9 +66,9 @@ mutants! {
     MapSkipped "map-skipped" "a PG does not look at every epoch",
     // Recovery, backfill, scrub.
     WriteOvertaken "write-overtaken" "an object is brought to a member while a write of it is being carried out",
-    SinkKept "sink-kept" "a member completes an object from pieces of before a write that it got no data of",
-    LackingNotNoted "lacking-not-noted" "a member does not note that it lacks what a write it got no data of did",
-    LackingCounted "lacking-counted" "members that miss an object count as having what is written to it",
+    SinkKept "sink-kept" "a copy completes an object from pieces of before a write that it got no data of",
+    LackingNotNoted "lacking-not-noted" "a copy does not note that it lacks what a write it got no data of did",
+    LackingShipped "lacking-shipped" "a write goes in full to a copy that misses what it changes",
     OldVersionPushed "old-version-pushed" "a copy that misses an object itself serves it to others",
     BackfillMarkOff "backfill-mark-off" "writes to the object at the backfill mark are not shipped",
     BelowMarkNotShipped "below-mark-not-shipped" "writes below the backfill mark are not shipped",

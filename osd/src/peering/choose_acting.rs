@@ -14,19 +14,26 @@ pub enum Choice {
     Incomplete,
     /// Other members would serve the PG better while it recovers; to be asked of the monitors.
     Want(Vec<OsdId>),
-    /// The acting set is right: take the log of `best`, fill `backfill`.
+    /// The acting set is right: take the log of `best`, fill `backfill`, by log or from the start.
     Go { best: Best, backfill: BTreeSet<OsdId> },
 }
 
+/// A copy that lacks more than so many changes has no seat before it has them, as long as enough others have: operations
+/// on an object wait for members that miss it, but not for who is brought up to date beside them.
+const LAG_MAX: u64 = 16;
+
 /// Chooses among all known copies (this OSD's included), as Ceph does for replicated pools:
-/// the authoritative log by [`find_best`]; the up primary leads if its log reaches the authoritative one, else the latter's
-/// holder does; an up primary that was passed over for being full stays so (`is_full`); members of the up set whose log does not reach are backfilled while others that have the data serve.
+/// the authoritative log by [`find_best`]; the up primary leads if its log reaches the authoritative one and it lacks little,
+/// else the latter's holder does; an up primary that was passed over for being full stays so (`is_full`); members of the up
+/// set whose log does not reach, or who lack much, are filled while others that have the data serve.
+#[allow(clippy::too_many_arguments)]
 pub fn choose_acting(
     me: OsdId,
     infos: &BTreeMap<OsdId, &Info>,
     up: &[OsdId],
     acting: &[OsdId],
     size: usize,
+    min_size: usize,
     is_up: impl Fn(OsdId) -> bool,
     is_full: impl Fn(OsdId) -> bool,
 ) -> Choice {
@@ -36,28 +43,33 @@ pub fn choose_acting(
     let tail = infos[&best.osd].log_tail;
     let usable =
         |osd: OsdId| infos.get(&osd).is_some_and(|info| info.is_complete() && info.last_update >= tail);
+    let lags = |osd: OsdId| {
+        let (info, best) = (infos[&osd], infos[&best.osd]);
+        let behind = best.last_update.seq.saturating_sub(info.last_update.seq);
+        behind.max(info.missing_count) > LAG_MAX && best.missing_count == 0
+    };
     let instead = acting.first().copied().filter(|&osd| osd == me && usable(osd));
     let primary = match (up.first().copied().filter(|&osd| usable(osd)), instead) {
         (Some(osd), Some(instead)) if is_full(osd) => instead,
+        (Some(osd), _) if lags(osd) => instead.filter(|&osd| !lags(osd)).unwrap_or(best.osd),
         (Some(osd), _) => osd,
         (None, _) => best.osd,
     };
     let mut want = vec![primary];
-    let mut backfill = BTreeSet::new();
-    for &osd in up.iter().filter(|&&osd| osd != primary) {
-        if usable(osd) {
-            want.push(osd);
-        } else {
-            backfill.insert(osd);
+    let mut seat = |among: &mut dyn Iterator<Item = OsdId>, seats: usize, lagging: bool| {
+        for osd in among {
+            if want.len() < seats && !want.contains(&osd) && usable(osd) && (lagging || !lags(osd)) {
+                want.push(osd);
+            }
         }
-    }
-    let spares = acting.iter().chain(infos.keys());
-    for &osd in spares {
-        let exists = infos.get(&osd).is_some_and(|info| info.exists);
-        if want.len() < size && exists && is_up(osd) && usable(osd) && !want.contains(&osd) {
-            want.push(osd);
-        }
-    }
+    };
+    let there = |osd: &OsdId| infos.get(osd).is_some_and(|info| info.exists) && is_up(*osd);
+    let others = || acting.iter().chain(infos.keys()).copied().filter(there);
+    seat(&mut up.iter().copied(), usize::MAX, false);
+    seat(&mut others(), size, false);
+    seat(&mut up.iter().copied(), min_size, true);
+    seat(&mut others(), min_size, true);
+    let backfill = up.iter().copied().filter(|osd| !want.contains(osd)).collect();
     if same_members(&want, acting) { Choice::Go { best, backfill } } else { Choice::Want(want) }
 }
 
@@ -73,10 +85,12 @@ impl Pg {
             self.peers.iter().map(|(&osd, peer)| (osd, &peer.info)).collect();
         infos.insert(self.me, &self.info);
         let size = ctx.map.pool(self.id.pool).map_or(1, |pool| pool.size) as usize;
+        let min_size = self.min_size(&ctx.map);
         let map = ctx.map.clone();
         let Membership { up, acting, .. } = &self.members;
         let is_full = |osd| osd != self.me && is_too_full_to_lead(ctx, Some(osd));
-        let choice = choose_acting(self.me, &infos, up, acting, size, |osd| map.is_up(osd), is_full);
+        let choice =
+            choose_acting(self.me, &infos, up, acting, size, min_size, |osd| map.is_up(osd), is_full);
         match choice {
             Choice::Incomplete => {
                 let started = self.info.history.last_epoch_started;

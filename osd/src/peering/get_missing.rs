@@ -48,10 +48,7 @@ impl Pg {
     pub(crate) fn is_filled_anew(&self, osd: OsdId) -> bool {
         self.backfill_targets.contains(&osd)
             && self.peers.get(&osd).is_none_or(|peer| {
-                peer.info.last_update < self.log.tail()
-                    || peer.info.is_complete()
-                    || !peer.info.exists
-                    || peer.info.last_backfill == BackfillMark::START
+                peer.info.last_update < self.log.tail() || peer.info.last_backfill == BackfillMark::START
             })
     }
 

@@ -367,8 +367,9 @@ impl Pg {
         if let Some(stopwatch) = &op.stopwatch
             && reply.code != ErrorCode::TryAgain as i32
         {
-            let bytes_read = data.bytes.len() as u64;
+            let (bytes_read, bytes_written) = (data.bytes.len() as u64, op.data.bytes.len() as u64);
             reply.osd_ns = Some(ctx.stages.answered(ctx.now, op, stopwatch, bytes_read));
+            ctx.shared.client_op_took(ctx.now, ctx.now.since(op.received), bytes_read + bytes_written);
         }
         let packet = ctx.packet(reply).on(self.id).request(op.request).with(data);
         ctx.reply(op.from.session, packet);

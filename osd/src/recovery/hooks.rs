@@ -146,8 +146,8 @@ impl Pg {
         if waits { Readiness::Wait(Needs::ObjectRecovery) } else { Readiness::Ready }
     }
 
-    /// Before an operation changes `object`: it must be whole here and on enough other members, not be on its way to
-    /// anybody and not be under scrub. Members that miss it get the log entries, and the object later.
+    /// Before an operation changes `object`: it must be whole on every acting member, not be on its way to anybody and not
+    /// be under scrub. Others who are being filled and miss it get the log entries, and the object later.
     pub(crate) fn ready_to_write(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) -> Readiness {
         if self.any_missing() || !self.recovery.active.is_empty() || !self.recovery.backfills.is_empty() {
             self.give_way(ctx, object);
@@ -155,12 +155,8 @@ impl Pg {
             let mut waits: Vec<ObjectId> = self.missing.family(family.clone()).cloned().collect();
             waits.extend(self.recovery.active.range(family.clone()).map(|(object, _)| object.clone()));
             waits.extend(self.unseen_lacking(object));
-            if self.whole_members(object) < self.min_size(&ctx.map) {
-                for osd in self.replicas() {
-                    if let Some(peer) = self.peers.get(&osd) {
-                        waits.extend(peer.missing.family(family.clone()).cloned());
-                    }
-                }
+            for peer in self.members.acting.iter().filter_map(|osd| self.peers.get(osd)) {
+                waits.extend(peer.missing.family(family.clone()).cloned());
             }
             let ready = self.wait_for(ctx, waits);
             if ready != Readiness::Ready {

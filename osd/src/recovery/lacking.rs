@@ -1,13 +1,11 @@
-//! Writes to an object that some members miss.
+//! Writes to an object that somebody misses who is being brought up to date beside the acting members.
 //!
-//! They do not wait until it is everywhere. A member that misses it gets the log entries alone, notes with them that it
-//! misses something newer now, and acknowledges that. The primary notes the same, so both know all along what is to be
-//! brought. It is as if the member had been down for a little longer, for this object.
+//! They do not wait for that. Who misses the object gets the log entries alone, notes with them that it misses something
+//! newer now, and acknowledges that. The primary notes the same, so both know all along what is to be brought. It is as if
+//! that OSD had been down for a little longer, for this object. The acting members have all of what is acknowledged.
 //!
-//! Nor do they wait for an object that is on its way: it starts over, later, with what they made of it. That happens to it
-//! a few times at most, so that its turn comes.
-//!
-//! What is acknowledged is then on as many members as the pool's min_size asks for, and in the logs of all.
+//! Nor do writes wait for an object that is on its way there: it starts over, later, with what they made of it. That happens
+//! to it a few times at most, so that its turn comes.
 
 use super::{Stage, family};
 use crate::log::{Entry, persist};
@@ -31,7 +29,7 @@ impl Pg {
             || pushes == 0 && !self.backfill_pushes(object)
             || given >= WAYS_GIVEN_MAX
             || self.missing.family(family(object)).next().is_some()
-            || self.whole_members(object) < self.min_size(&ctx.map)
+            || self.members.acting.iter().any(|osd| self.peer_lacks(*osd, object))
             || !self.unseen_lacking(object).is_empty()
         {
             return;
@@ -45,19 +43,11 @@ impl Pg {
         self.backfill_give_way(ctx, object);
     }
 
-    /// How many acting members have all of an object and its clones, as the primary has.
-    pub(super) fn whole_members(&self, object: &ObjectId) -> usize {
-        if mutant!(LackingCounted) {
-            return self.members.acting.len();
-        }
-        let misses = |osd: &OsdId| {
-            self.peers.get(osd).is_none_or(|peer| peer.missing.family(family(object)).next().is_some())
-        };
-        let others = self.members.acting.iter().filter(|&&osd| osd != self.me);
-        1 + others.filter(|&osd| !misses(osd)).count()
+    fn peer_lacks(&self, osd: OsdId, object: &ObjectId) -> bool {
+        self.peers.get(&osd).is_some_and(|peer| peer.missing.family(family(object)).next().is_some())
     }
 
-    /// Members that a change of `object` does not fit, since they miss it or one of its clones.
+    /// Those whom a change of `object` does not fit, since they miss it or one of its clones.
     pub(crate) fn lacking_family(&self, object: &ObjectId, entries: &[Entry]) -> BTreeSet<OsdId> {
         let removes = entries.iter().all(Entry::is_delete);
         let gives_up = entries.iter().any(|entry| matches!(entry.kind, LogKind::Lost | LogKind::Revert));
@@ -65,13 +55,13 @@ impl Pg {
         if self.clean || gives_up || removes && self.recovery.gate.too_full() {
             return BTreeSet::new();
         }
-        let misses = |osd: &OsdId| {
-            self.peers.get(osd).is_some_and(|peer| peer.missing.family(family(object)).next().is_some())
-        };
-        self.replicas().into_iter().filter(misses).collect()
+        if mutant!(LackingShipped) {
+            return BTreeSet::new();
+        }
+        self.replicas().into_iter().filter(|&osd| self.peer_lacks(osd, object)).collect()
     }
 
-    /// Primary: these members will miss what the entries name.
+    /// Primary: these will miss what the entries name.
     pub(crate) fn note_lacking(&mut self, lacking: &BTreeSet<OsdId>, entries: &[Entry]) {
         for osd in lacking {
             let Some(peer) = self.peers.get_mut(osd) else { continue };

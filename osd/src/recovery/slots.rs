@@ -15,17 +15,19 @@ use std::time::Duration;
 const REMOTE_SLOT_LIFE: Duration = Duration::from_secs(30);
 /// Objects on their way at once over all PGs when clients suffer.
 const OBJECTS_MIN: usize = 1;
-/// How often the throttle moves by one.
-const ADJUST_INTERVAL: Duration = Duration::from_millis(50);
+/// How often the throttle moves by one, and of how many operations it has to know by then.
+const ADJUST_INTERVAL: Duration = Duration::from_millis(100);
+const ADJUST_OPERATIONS: u32 = 16;
 /// Without operations for so long clients are idle.
 const CLIENTS_IDLE: Duration = Duration::from_secs(1);
+const UNIT_BYTES: u64 = 64 << 10;
 /// What operations usually take, until that is known.
 const USUAL_START: Duration = Duration::from_millis(4);
 /// So many of a hundred operations usually take longer than what is called usual.
-const USUAL_SLOWER_PERCENT: u32 = 5;
+const USUAL_SLOWER_PERCENT: u32 = 2;
 /// Operations that take so many times as long as usual are slow; of a hundred so many may be.
 const SLOW_TIMES: u32 = 2;
-const SLOW_PERCENT_MAX: u32 = 10;
+const SLOW_PERCENT_MAX: u32 = 2;
 
 /// OSD-wide state of recovery, backfill and scrub.
 #[derive(Debug)]
@@ -192,13 +194,20 @@ impl OsdShared {
         std::mem::take(&mut self.starved)
     }
 
-    /// A client's operation took this long from arrival to answer: recovery yields if that is much.
-    pub fn client_op_took(&mut self, now: Instant, took: Duration) {
+    /// A client's operation took this long from arrival to answer: recovery yields if that is more than usual. What an
+    /// operation of many bytes takes counts for each [`UNIT_BYTES`].
+    pub fn client_op_took(&mut self, now: Instant, took: Duration, bytes: u64) {
+        let units = 1 + bytes / UNIT_BYTES;
+        let took = took / u32::try_from(units).unwrap_or(u32::MAX);
         let recovers = self.objects > 0 || !self.remote.is_empty();
         let throttle = &mut self.throttle;
-        throttle.last_client_op = now;
+        let were_idle = now.since(std::mem::replace(&mut throttle.last_client_op, now)) > CLIENTS_IDLE;
         if !recovers {
-            return throttle.learn(took);
+            throttle.learn(took);
+        }
+        // It begins carefully: the other way round clients suffer until that is noticed.
+        if !recovers || were_idle {
+            return throttle.restart(now);
         }
         throttle.operations += 1;
         throttle.slow += u32::from(took > throttle.usual * SLOW_TIMES);
@@ -259,13 +268,17 @@ impl Throttle {
             true => (self.usual + step * (100 - USUAL_SLOWER_PERCENT)).min(took),
             false => (self.usual - step * USUAL_SLOWER_PERCENT).max(took),
         };
-        // The next recovery begins carefully.
+    }
+
+    fn restart(&mut self, now: Instant) {
         self.limit = OBJECTS_MIN;
+        self.adjusted = now;
         (self.operations, self.slow) = (0, 0);
     }
 
     fn adjust(&mut self, now: Instant) {
-        if now.since(self.adjusted) < ADJUST_INTERVAL {
+        let since = now.since(self.adjusted);
+        if since < ADJUST_INTERVAL || self.operations < ADJUST_OPERATIONS && since < CLIENTS_IDLE {
             return;
         }
         let suffers = self.slow * 100 > self.operations * SLOW_PERCENT_MAX;
@@ -360,7 +373,7 @@ mod tests {
                 now = now + Duration::from_micros(500);
                 let took = if n % 20 == 0 { 9 } else { 3 };
                 let took = if n % 5 == 0 { slow_ms.max(took) } else { took };
-                shared.client_op_took(now, Duration::from_millis(took));
+                shared.client_op_took(now, Duration::from_millis(took), 4096);
             }
             now
         };

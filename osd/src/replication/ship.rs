@@ -27,7 +27,7 @@ pub struct InFlight {
     payload: Data,
     /// Encoded.
     entries: Vec<Bytes>,
-    /// Members that get only the entries: they miss the object, or backfill has not come to it.
+    /// Those who get only the entries: they miss the object, or backfill has not come to it.
     entries_only: BTreeSet<OsdId>,
 }
 

@@ -29,7 +29,7 @@ fn choose_while_full(infos: &[Info], up: &[u32], acting: &[u32], full: &[u32]) -
     let map: BTreeMap<OsdId, &Info> =
         infos.iter().enumerate().map(|(id, info)| (OsdId(id as u32), info)).collect();
     let ids = |list: &[u32]| list.iter().map(|&id| OsdId(id)).collect::<Vec<_>>();
-    choose_acting(OsdId(acting[0]), &map, &ids(up), &ids(acting), 3, |_| true, |osd| full.contains(&osd.0))
+    choose_acting(OsdId(acting[0]), &map, &ids(up), &ids(acting), 3, 2, |_| true, |osd| full.contains(&osd.0))
 }
 
 #[test]
@@ -64,6 +64,29 @@ fn one_that_was_passed_over_for_being_full_does_not_lead_again_while_it_is() {
     assert_eq!(leads(&[0, 1, 2], &[0]), OsdId(0), "nobody was chosen instead");
     assert_eq!(leads(&[1, 0, 2], &[0]), OsdId(1));
     assert_eq!(leads(&[1, 0, 2], &[1]), OsdId(0));
+}
+
+#[test]
+fn whoever_lacks_much_has_no_seat_while_enough_others_have_all() {
+    let seats = |infos: &[Info], acting: &[u32]| match choose(infos, &[0, 1, 2], acting) {
+        Choice::Go { best, .. } => (acting.to_vec(), Some(best.osd.0)),
+        Choice::Want(want) => (want.iter().map(|osd| osd.0).collect(), None),
+        Choice::Incomplete => panic!("all are complete"),
+    };
+    let whole = info(5, 90, 10);
+    // It was down for long, or not.
+    let late = |update| Info { last_update: EVersion::new(Epoch(4), update), ..info(4, update, 10) };
+    assert_eq!(seats(&[late(30), whole.clone(), whole.clone()], &[0, 1, 2]), (vec![1, 2], None));
+    assert_eq!(seats(&[whole.clone(), late(30), whole.clone()], &[0, 1, 2]), (vec![0, 2], None));
+    assert_eq!(seats(&[late(88), whole.clone(), whole.clone()], &[0, 1, 2]), (vec![0, 1, 2], Some(1)));
+    // It has the log again, and then the objects.
+    let lacks = |count| Info { missing_count: count, ..info(5, 90, 10) };
+    assert_eq!(seats(&[lacks(100), whole.clone(), whole.clone()], &[2, 1]), (vec![2, 1], Some(2)));
+    assert_eq!(seats(&[lacks(3), whole.clone(), whole.clone()], &[2, 1]), (vec![0, 1, 2], None));
+    // Two are the least to accept writes, and nobody is better.
+    assert_eq!(seats(&[lacks(100), lacks(90), whole.clone()], &[2, 1]), (vec![2, 0], None));
+    assert_eq!(seats(&[lacks(100), lacks(90), whole.clone()], &[2, 0]), (vec![2, 0], Some(2)));
+    assert_eq!(seats(&[lacks(100), lacks(1), lacks(100)], &[0, 1, 2]), (vec![0, 1, 2], Some(0)));
 }
 
 /// F16: two copies, one allowed to serve alone. What it wrote alone must not be lost by starting the other one.

@@ -1,4 +1,4 @@
-//! Writes to what some members miss.
+//! Writes to what somebody misses who is being brought up to date.
 
 use super::unfound::order;
 use super::*;
@@ -13,17 +13,18 @@ fn hold_recovery(c: &mut Cluster, held: bool) {
     });
 }
 
-/// A member that was down while `x` was written, and whom nothing is brought.
-fn late_member(c: &mut Cluster) -> OsdId {
+/// One that was down while `x` and others were written, and whom nothing is brought.
+fn late_one(c: &mut Cluster) -> OsdId {
     let x = object("x");
     c.write(&x, 0, bytes(1, 3 << 20));
     c.settle();
     let late = other_than(c, c.primary(PG));
     c.kill(late);
     c.write(&x, 1 << 20, bytes(2, 10_000));
+    (0..20).for_each(|n| c.write(&object(&format!("o{n}")), 0, bytes(n, 1000)));
     hold_recovery(c, true);
     c.start(late);
-    c.run_until("it is a member again", |c| is_active(c, 3));
+    until_filled(c, late);
     late
 }
 
@@ -33,33 +34,45 @@ fn write_start(c: &mut Cluster, data: Vec<u8>) -> u64 {
     c.request(&object("x"), vec![op], Data::checksummed(0, data.into()))
 }
 
+/// It is to be brought up to date beside the two who have all.
+fn until_filled(c: &mut Cluster, late: OsdId) {
+    c.run_until("it takes part", |c| {
+        let leader = c.osds.get(&c.primary(PG)).and_then(|osd| osd.pg(PG));
+        is_active(c, 2) && leader.is_some_and(|pg| pg.backfill_targets.contains(&late))
+    });
+}
+
 fn is_active(c: &Cluster, members: usize) -> bool {
     let leader = c.osds.get(&c.primary(PG)).and_then(|osd| osd.pg(PG));
     leader.is_some_and(|pg| pg.is_active() && pg.members.acting.len() == members)
 }
 
-fn missing_on(c: &Cluster, osd: OsdId) -> Vec<Missing> {
-    c.osds[&osd].pg(PG).unwrap().missing.iter().map(|(_, missing)| *missing).collect()
+/// What it misses of `x`.
+fn missing_on(c: &Cluster, osd: OsdId) -> Option<Missing> {
+    c.osds[&osd].pg(PG).unwrap().missing.get(&object("x"))
 }
 
-/// What the primary thinks that the member misses.
-fn known_of(c: &Cluster, osd: OsdId) -> Vec<Missing> {
-    let primary = c.osds[&c.primary(PG)].pg(PG).unwrap();
-    primary.peers[&osd].missing.iter().map(|(_, missing)| *missing).collect()
+/// What the primary thinks that it misses of `x`.
+fn known_of(c: &Cluster, osd: OsdId) -> Option<Missing> {
+    c.osds[&c.primary(PG)].pg(PG).unwrap().peers[&osd].missing.get(&object("x"))
 }
 
 #[test]
-fn writes_do_not_wait_for_a_member_that_misses_the_object() {
+fn operations_do_not_wait_for_who_misses_the_object() {
     let mut c = Cluster::new(3, 3, 1);
-    let late = late_member(&mut c);
-    let before = missing_on(&c, late);
+    let late = late_one(&mut c);
+    assert_ne!(c.primary(PG), late);
+    let before = missing_on(&c, late).unwrap();
     for n in 0..20 {
         c.write(&object("x"), n * 5000, bytes(10 + n, 3000));
     }
     assert_eq!(c.delivered.get("Push"), None);
-    let after = missing_on(&c, late);
-    assert_eq!(after, known_of(&c, late));
-    assert!(after[0].need > before[0].need && after[0].have == before[0].have, "{before:?} {after:?}");
+    let after = missing_on(&c, late).unwrap();
+    assert_eq!(Some(after), known_of(&c, late));
+    assert!(after.need > before.need && after.have == before.have, "{before:?} {after:?}");
+    // What is removed it removes later: were that undone, its copy might be needed.
+    c.op(&object("o3"), vec![ObjectOpKind::Remove(Empty {})], Data::default());
+    assert_eq!(c.delivered.get("Push"), None);
     // All of it is on its disk, as it would be after a crash.
     c.kill(late);
     c.write(&object("x"), 0, bytes(50, 100));
@@ -67,15 +80,16 @@ fn writes_do_not_wait_for_a_member_that_misses_the_object() {
     hold_recovery(&mut c, false);
     c.settle();
     c.assert_copies_agree();
-    assert!(missing_on(&c, late).is_empty());
+    assert_eq!(missing_on(&c, late), None);
+    assert!(is_active(&c, 3));
 }
 
 #[test]
-fn with_too_few_whole_copies_they_do_wait() {
+fn with_too_few_others_they_do_wait() {
     let mut c = Cluster::new(3, 3, 1);
-    let late = late_member(&mut c);
+    let late = late_one(&mut c);
     let third = *c.osds.keys().find(|&&osd| osd != late && osd != c.primary(PG)).unwrap();
-    // Two members are enough to write, but one of them lacks it.
+    // Two are the least to write on, so this one has a seat, and an acknowledged write is on all who have.
     c.kill(third);
     c.dropped = Some("Push");
     let write = write_start(&mut c, bytes(4, 3));
@@ -96,7 +110,7 @@ fn with_too_few_whole_copies_they_do_wait() {
 fn a_copy_that_misses_nothing_leads() {
     let mut c = Cluster::new(3, 3, 1);
     let x = object("x");
-    let late = late_member(&mut c);
+    let late = late_one(&mut c);
     let primary = c.primary(PG);
     let third = *c.osds.keys().find(|&&osd| osd != late && osd != primary).unwrap();
     // The late one hears of it; the third one does not.
@@ -127,15 +141,16 @@ fn what_only_the_log_tells_was_seen_if_it_was_acknowledged() {
     for acknowledged in [true, false] {
         let mut c = Cluster::new(3, 3, 1);
         let x = object("x");
-        let late = late_member(&mut c);
+        let late = late_one(&mut c);
         let primary = c.primary(PG);
         let third = *c.osds.keys().find(|&&osd| osd != late && osd != primary).unwrap();
         // It misses something, too, so neither is preferred.
         c.kill(third);
         c.write(&object("y"), 0, bytes(3, 500));
         c.start(third);
-        c.run_until("it is a member again", |c| is_active(c, 3));
-        assert_eq!(missing_on(&c, third).len(), 1);
+        c.run_until("it is a member again", |c| {
+            is_active(c, 2) && c.osds[&third].pg(PG).is_some_and(|pg| pg.missing.len() == 1)
+        });
         let head = |c: &Cluster, osd| c.osds[&osd].pg(PG).unwrap().log.head();
         let old = head(&c, late);
         c.deaf = (!acknowledged).then_some(third);
