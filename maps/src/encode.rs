@@ -109,7 +109,7 @@ struct Blocked {
 }
 
 pub(crate) fn encode_map(map: &OsdMap) -> Bytes {
-    let osd = |(&id, info): (&OsdId, &OsdInfo)| OsdEntry { id: id.0, info: Some(info.clone()) };
+    let osd = |(id, info): (OsdId, &OsdInfo)| OsdEntry { id: id.0, info: Some(info.clone()) };
     let pool = |(&id, pool): (&PoolId, &Pool)| PoolEntry { id: id.0, pool: Some(pool.clone()) };
     let blocked = |(&client, &until): (&ClientId, &u64)| Blocked { client: client.0, until_ms: Some(until) };
     let bytes = MapBytes {
@@ -120,7 +120,7 @@ pub(crate) fn encode_map(map: &OsdMap) -> Bytes {
         modified_ms: map.modified_ms,
         flags: map.flags.0,
         ratios: Some(map.ratios),
-        osds: map.osds.iter().map(osd).collect(),
+        osds: map.osds().map(osd).collect(),
         pools: map.pools.iter().map(pool).collect(),
         last_pool: map.last_pool.0,
         crush: map.crush.to_text(),
@@ -143,7 +143,7 @@ pub(crate) fn decode_map(bytes: &[u8]) -> Result<OsdMap, MapError> {
     let mut osds = BTreeMap::new();
     for entry in raw.osds {
         let info = entry.info.ok_or_else(|| MapError::malformed(WHAT, "an OSD without its entry"))?;
-        osds.insert(osd_id(entry.id, WHAT)?, info);
+        osds.insert(osd_id(entry.id, WHAT)?, Arc::new(info));
     }
     let mut pools = BTreeMap::new();
     for entry in raw.pools {
@@ -169,9 +169,9 @@ pub(crate) fn decode_map(bytes: &[u8]) -> Result<OsdMap, MapError> {
         pg_upmap: unlist(raw.pg_upmap, WHAT)?,
         pg_upmap_items: unlist_pairs(raw.pg_upmap_items, WHAT)?,
         blocklist,
-        tables: Tables::default(),
+        tables: Arc::default(),
     };
-    map.tables = Tables::empty(&map);
+    map.tables = Arc::new(Tables::empty(&map));
     Ok(map)
 }
 

@@ -70,7 +70,7 @@ impl Incremental {
     pub fn osd_mut(&mut self, map: &OsdMap, id: OsdId) -> Option<&mut OsdInfo> {
         match self.osds.entry(id) {
             Entry::Occupied(changed) => changed.into_mut().as_mut(),
-            Entry::Vacant(slot) => slot.insert(Some(map.osds.get(&id)?.clone())).as_mut(),
+            Entry::Vacant(slot) => slot.insert(Some(map.osd(id)?.clone())).as_mut(),
         }
     }
 
@@ -110,7 +110,7 @@ impl Incremental {
             set(&mut map.pools, id, pool.clone());
         }
         for (&id, osd) in &self.osds {
-            set(&mut map.osds, id, osd.clone());
+            set(&mut map.osds, id, osd.clone().map(Arc::new));
         }
         let some = |list: &Vec<OsdId>| (!list.is_empty()).then(|| list.clone());
         for (&pg, acting) in &self.pg_temp {
@@ -133,7 +133,7 @@ impl Incremental {
         map.pg_temp.retain(|pg, _| exists(pg));
         map.pg_upmap.retain(|pg, _| exists(pg));
         map.pg_upmap_items.retain(|pg, _| exists(pg));
-        map.tables = Tables::derived(base, &map, self);
+        map.tables = Arc::new(Tables::derived(base, &map, self));
         Ok(map)
     }
 }

@@ -8,7 +8,8 @@ use nacre_types::{ClientId, Epoch, ObjectId, OsdId, PgId, PoolId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The state of placement at one epoch. Clone is cheap enough to keep several epochs around: CRUSH is shared.
+/// The state of placement at one epoch. Clone is cheap enough to keep several epochs around: epochs share CRUSH, and what
+/// they know of each OSD and PG.
 #[derive(Clone, Debug)]
 pub struct OsdMap {
     pub(crate) fsid: String,
@@ -19,7 +20,7 @@ pub struct OsdMap {
     pub(crate) modified_ms: u64,
     pub(crate) flags: Flags,
     pub(crate) ratios: Ratios,
-    pub(crate) osds: BTreeMap<OsdId, OsdInfo>,
+    pub(crate) osds: BTreeMap<OsdId, Arc<OsdInfo>>,
     pub(crate) pools: BTreeMap<PoolId, Pool>,
     /// Highest pool number ever given.
     pub(crate) last_pool: PoolId,
@@ -30,7 +31,7 @@ pub struct OsdMap {
     pub(crate) pg_upmap_items: BTreeMap<PgId, Vec<(OsdId, OsdId)>>,
     /// Clients that may not touch anything until that wall time.
     pub(crate) blocklist: BTreeMap<ClientId, u64>,
-    pub(crate) tables: Tables,
+    pub(crate) tables: Arc<Tables>,
 }
 
 impl PartialEq for OsdMap {
@@ -63,7 +64,7 @@ impl OsdMap {
             pg_upmap: BTreeMap::new(),
             pg_upmap_items: BTreeMap::new(),
             blocklist: BTreeMap::new(),
-            tables: Tables::default(),
+            tables: Arc::default(),
         })
     }
 
@@ -96,11 +97,11 @@ impl OsdMap {
     }
 
     pub fn osds(&self) -> impl Iterator<Item = (OsdId, &OsdInfo)> {
-        self.osds.iter().map(|(&id, info)| (id, info))
+        self.osds.iter().map(|(&id, info)| (id, &**info))
     }
 
     pub fn osd(&self, id: OsdId) -> Option<&OsdInfo> {
-        self.osds.get(&id)
+        self.osds.get(&id).map(|info| &**info)
     }
 
     pub fn is_up(&self, id: OsdId) -> bool {
@@ -108,7 +109,7 @@ impl OsdMap {
     }
 
     pub fn is_in(&self, id: OsdId) -> bool {
-        self.osds.get(&id).is_some_and(OsdInfo::is_in)
+        self.osds.get(&id).is_some_and(|osd| osd.is_in())
     }
 
     /// Where to send to an OSD, if it is up.

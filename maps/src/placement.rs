@@ -33,10 +33,32 @@ struct Row {
 /// Rows that are copied together when one of them changes.
 const CHUNK: usize = 32;
 
+#[derive(Clone, Debug)]
+struct Chunk {
+    rows: Vec<Row>,
+    /// All OSDs that any of the rows asked, in order.
+    asked: Vec<OsdId>,
+}
+
 /// The placement of a pool's PGs. Epochs share the chunks in which nothing differs.
 #[derive(Clone, Debug)]
 struct PoolTable {
-    chunks: Vec<Arc<Vec<Row>>>,
+    chunks: Vec<Arc<Chunk>>,
+}
+
+impl Chunk {
+    fn new(rows: Vec<Row>) -> Chunk {
+        let mut chunk = Chunk { rows, asked: Vec::new() };
+        chunk.note_asked();
+        chunk
+    }
+
+    fn note_asked(&mut self) {
+        self.asked.clear();
+        self.asked.extend(self.rows.iter().flat_map(|row| &row.asked));
+        self.asked.sort();
+        self.asked.dedup();
+    }
 }
 
 impl PoolTable {
@@ -45,21 +67,29 @@ impl PoolTable {
         let mut rows = (0..pool.pg_num).map(|seed| mapper.place(PgId::new(id, seed)));
         let chunks = std::iter::from_fn(|| {
             let chunk: Vec<Row> = rows.by_ref().take(CHUNK).collect();
-            (!chunk.is_empty()).then(|| Arc::new(chunk))
+            (!chunk.is_empty()).then(|| Arc::new(Chunk::new(chunk)))
         });
         PoolTable { chunks: chunks.collect() }
     }
 
-    fn rows(&self) -> impl Iterator<Item = (u32, &Row)> {
-        (0..).zip(self.chunks.iter().flat_map(|chunk| chunk.iter()))
-    }
-
     fn get(&self, seed: u32) -> Option<&Row> {
-        self.chunks.get(seed as usize / CHUNK)?.get(seed as usize % CHUNK)
+        self.chunks.get(seed as usize / CHUNK)?.rows.get(seed as usize % CHUNK)
     }
 
-    fn get_mut(&mut self, seed: u32) -> Option<&mut Row> {
-        Arc::make_mut(self.chunks.get_mut(seed as usize / CHUNK)?).get_mut(seed as usize % CHUNK)
+    /// Computes these rows anew.
+    fn replace(&mut self, seeds: &BTreeSet<u32>, mut place: impl FnMut(u32) -> Row) {
+        for seeds in
+            seeds.iter().copied().collect::<Vec<_>>().chunk_by(|a, b| a / CHUNK as u32 == b / CHUNK as u32)
+        {
+            let Some(chunk) = self.chunks.get_mut(seeds[0] as usize / CHUNK) else { continue };
+            let chunk = Arc::make_mut(chunk);
+            for &seed in seeds {
+                if let Some(row) = chunk.rows.get_mut(seed as usize % CHUNK) {
+                    *row = place(seed);
+                }
+            }
+            chunk.note_asked();
+        }
     }
 }
 
@@ -94,11 +124,9 @@ impl Tables {
             touched
                 .extend(exceptions(base, next, step, &changed).filter(|pg| pg.pool == id).map(|pg| pg.seed));
             let mut table = table.clone();
-            for seed in touched {
-                if let Some(row) = table.get_mut(seed) {
-                    *row = mapper.get_or_insert_with(|| Mapper::new(next)).place(PgId::new(id, seed));
-                }
-            }
+            table.replace(&touched, |seed| {
+                mapper.get_or_insert_with(|| Mapper::new(next)).place(PgId::new(id, seed))
+            });
             *slot = OnceLock::from(table);
         }
         tables
@@ -107,7 +135,7 @@ impl Tables {
 
 /// The OSDs that placement may treat differently after the step.
 fn changed_osds(base: &OsdMap, step: &Incremental) -> BTreeSet<OsdId> {
-    let differs = |(id, new): &(&OsdId, &Option<OsdInfo>)| match (base.osds.get(id), new) {
+    let differs = |(id, new): &(&OsdId, &Option<OsdInfo>)| match (base.osd(**id), new) {
         (Some(old), Some(new)) => !old.same_placement(new),
         (old, new) => old.is_some() || new.is_some(),
     };
@@ -116,11 +144,12 @@ fn changed_osds(base: &OsdMap, step: &Incremental) -> BTreeSet<OsdId> {
 
 impl PoolTable {
     fn touched_by(&self, changed: &BTreeSet<OsdId>) -> BTreeSet<u32> {
-        if changed.is_empty() {
-            return BTreeSet::new();
-        }
-        let touched = self.rows().filter(|(_, row)| row.asked.iter().any(|osd| changed.contains(osd)));
-        touched.map(|(seed, _)| seed).collect()
+        let holds = |chunk: &Chunk| changed.iter().any(|osd| chunk.asked.binary_search(osd).is_ok());
+        let chunks = self.chunks.iter().enumerate().filter(|(_, chunk)| holds(chunk));
+        let rows = chunks.flat_map(|(at, chunk)| (at as u32 * CHUNK as u32..).zip(&chunk.rows));
+        rows.filter(|(_, row)| row.asked.iter().any(|osd| changed.contains(osd)))
+            .map(|(seed, _)| seed)
+            .collect()
     }
 }
 

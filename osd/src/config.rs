@@ -53,6 +53,9 @@ pub struct Tunables {
     pub log_entries_degraded: usize,
     /// So many are kept of what an unfound object's last change, which nobody has seen, may be taken back by.
     pub log_entries_held: usize,
+    /// Who lacks more changes than so many has no seat in the acting set before it has them, as long as enough others have:
+    /// operations on an object wait for acting members that miss it, but not for who is brought up to date beside them.
+    pub lag_max: u64,
     /// Trims go in batches.
     pub log_trim_batch: usize,
     /// Map epochs kept for peers, beyond what PGs need.
@@ -85,6 +88,7 @@ impl Default for Tunables {
             log_entries_clean: 1000,
             log_entries_degraded: 3000,
             log_entries_held: 30_000,
+            lag_max: 16,
             log_trim_batch: 256,
             maps_kept: 500,
             remove_objects_batch: 30,

@@ -28,7 +28,7 @@ pub mod watch;
 pub use config::{OsdConfig, Tunables};
 pub use event::{OsdEffect, OsdEvent};
 pub use osd::{OpenError, Osd};
-pub use peering::{Choice, PriorSet, choose_acting};
+pub use peering::{Choice, PriorSet, Sizes, choose_acting};
 
 #[cfg(test)]
 mod tests;

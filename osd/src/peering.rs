@@ -16,7 +16,7 @@ mod pieces;
 mod prior_set;
 mod up_thru;
 
-pub use choose_acting::{Choice, choose_acting};
+pub use choose_acting::{Choice, Sizes, choose_acting};
 pub(crate) use pieces::Pieces;
 pub use prior_set::PriorSet;
 

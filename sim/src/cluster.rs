@@ -203,6 +203,7 @@ impl SimCluster {
             tunables: Tunables {
                 log_entries_clean: self.world.options.log_entries,
                 log_entries_degraded: self.world.options.log_entries * 3,
+                lag_max: self.world.options.lag_max,
                 log_trim_batch: (self.world.options.log_entries / 4).clamp(1, 64),
                 ..Tunables::default()
             },

@@ -148,6 +148,8 @@ pub struct Options {
     pub encode_percent: u64,
     /// Entries an OSD keeps of a clean PG's log: few make it backfill.
     pub log_entries: usize,
+    /// Who lacks more changes than so many has no seat until it has them.
+    pub lag_max: u64,
     pub plant: Plant,
     pub work: Work,
     /// Bytes of every OSD's disk.
@@ -315,6 +317,7 @@ impl Options {
             disk_latency_mean: micros(rng.range(50, 3000)),
             encode_percent: if rng.chance(1, 2) { 0 } else { 20 },
             log_entries: *rng.pick(&[12, 100, 1000]).expect("not empty"),
+            lag_max: 16,
             plant: Plant::Nothing,
             work: Work::REGISTERS,
             disk_bytes: 64 << 20,
@@ -326,7 +329,8 @@ impl Options {
         let swarm = Options::swarm(seed);
         let mut rng = Rng::new(seed ^ 0x0066_6c75_7368_6573);
         let faults = Faults { lie: rng.chance(1, 6), transient: rng.chance(1, 6), ..swarm.faults };
-        Options { faults, ..swarm }.within_budget()
+        let lag_max = *rng.pick(&[0, 2, 16]).expect("not empty");
+        Options { faults, lag_max, ..swarm }.within_budget()
     }
 
     /// [`Options::draw`], and what was added first.
@@ -399,6 +403,7 @@ impl Options {
             "unit" => self.unit = (number()? as usize / 8).max(1) * 8,
             "pg_num" => self.pg_num = number()?.max(1) as u32,
             "log_entries" => self.log_entries = number()? as usize,
+            "lag_max" => self.lag_max = number()?,
             "safety" => self.safety = Duration::from_secs(number()?),
             "think" => self.think = Duration::from_millis(number()?.max(1)),
             "fault_interval" => self.fault_interval = Duration::from_millis(number()?.max(1)),

@@ -18,25 +18,29 @@ pub enum Choice {
     Go { best: Best, backfill: BTreeSet<OsdId> },
 }
 
-/// A copy that lacks more than so many changes has no seat before it has them, as long as enough others have: operations
-/// on an object wait for members that miss it, but not for who is brought up to date beside them.
-const LAG_MAX: u64 = 16;
+/// What bounds a choice.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    pub size: usize,
+    pub min_size: usize,
+    /// See [`Tunables::lag_max`](crate::Tunables::lag_max).
+    pub lag_max: u64,
+}
 
 /// Chooses among all known copies (this OSD's included), as Ceph does for replicated pools:
 /// the authoritative log by [`find_best`]; the up primary leads if its log reaches the authoritative one and it lacks little,
 /// else the latter's holder does; an up primary that was passed over for being full stays so (`is_full`); members of the up
 /// set whose log does not reach, or who lack much, are filled while others that have the data serve.
-#[allow(clippy::too_many_arguments)]
 pub fn choose_acting(
     me: OsdId,
     infos: &BTreeMap<OsdId, &Info>,
     up: &[OsdId],
     acting: &[OsdId],
-    size: usize,
-    min_size: usize,
+    sizes: Sizes,
     is_up: impl Fn(OsdId) -> bool,
     is_full: impl Fn(OsdId) -> bool,
 ) -> Choice {
+    let Sizes { size, min_size, lag_max } = sizes;
     let Some(best) = find_best(infos.iter().map(|(&osd, &info)| (osd, info)), Some(me)) else {
         return Choice::Incomplete;
     };
@@ -46,7 +50,7 @@ pub fn choose_acting(
     let lags = |osd: OsdId| {
         let (info, best) = (infos[&osd], infos[&best.osd]);
         let behind = best.last_update.seq.saturating_sub(info.last_update.seq);
-        behind.max(info.missing_count) > LAG_MAX && best.missing_count == 0
+        behind.max(info.missing_count) > lag_max && best.missing_count == 0
     };
     let instead = acting.first().copied().filter(|&osd| osd == me && usable(osd));
     let primary = match (up.first().copied().filter(|&osd| usable(osd)), instead) {
@@ -85,12 +89,11 @@ impl Pg {
             self.peers.iter().map(|(&osd, peer)| (osd, &peer.info)).collect();
         infos.insert(self.me, &self.info);
         let size = ctx.map.pool(self.id.pool).map_or(1, |pool| pool.size) as usize;
-        let min_size = self.min_size(&ctx.map);
+        let sizes = Sizes { size, min_size: self.min_size(&ctx.map), lag_max: ctx.config.tunables.lag_max };
         let map = ctx.map.clone();
         let Membership { up, acting, .. } = &self.members;
         let is_full = |osd| osd != self.me && is_too_full_to_lead(ctx, Some(osd));
-        let choice =
-            choose_acting(self.me, &infos, up, acting, size, min_size, |osd| map.is_up(osd), is_full);
+        let choice = choose_acting(self.me, &infos, up, acting, sizes, |osd| map.is_up(osd), is_full);
         match choice {
             Choice::Incomplete => {
                 let started = self.info.history.last_epoch_started;

@@ -2,7 +2,7 @@
 
 use super::world::World;
 use crate::log::{BackfillMark, Info};
-use crate::{Choice, choose_acting};
+use crate::{Choice, Sizes, choose_acting};
 use nacre_types::{EVersion, Epoch, OsdId, PgId, PoolId};
 use std::collections::BTreeMap;
 
@@ -29,7 +29,16 @@ fn choose_while_full(infos: &[Info], up: &[u32], acting: &[u32], full: &[u32]) -
     let map: BTreeMap<OsdId, &Info> =
         infos.iter().enumerate().map(|(id, info)| (OsdId(id as u32), info)).collect();
     let ids = |list: &[u32]| list.iter().map(|&id| OsdId(id)).collect::<Vec<_>>();
-    choose_acting(OsdId(acting[0]), &map, &ids(up), &ids(acting), 3, 2, |_| true, |osd| full.contains(&osd.0))
+    let sizes = Sizes { size: 3, min_size: 2, lag_max: 16 };
+    choose_acting(
+        OsdId(acting[0]),
+        &map,
+        &ids(up),
+        &ids(acting),
+        sizes,
+        |_| true,
+        |osd| full.contains(&osd.0),
+    )
 }
 
 #[test]
