@@ -364,12 +364,16 @@ impl Pg {
     }
 
     pub(crate) fn answer(&self, ctx: &mut PgContext<'_>, op: &ClientOp, mut reply: OsdOpReply, data: Data) {
-        if let Some(stopwatch) = &op.stopwatch
-            && reply.code != ErrorCode::TryAgain as i32
-        {
-            let (bytes_read, bytes_written) = (data.bytes.len() as u64, op.data.bytes.len() as u64);
-            reply.osd_ns = Some(ctx.stages.answered(ctx.now, op, stopwatch, bytes_read));
-            ctx.shared.client_op_took(ctx.now, ctx.now.since(op.received), bytes_read + bytes_written);
+        if reply.code != ErrorCode::TryAgain as i32 {
+            let bytes_read = data.bytes.len() as u64;
+            if let Some(stopwatch) = &op.stopwatch {
+                reply.osd_ns = Some(ctx.stages.answered(ctx.now, op, stopwatch, bytes_read));
+            }
+            // How long watchers take says nothing of the cluster.
+            if !matches!(op.stage, Stage::Notifying { .. }) {
+                let bytes = bytes_read + op.data.bytes.len() as u64;
+                ctx.shared.client_op_took(ctx.now, ctx.now.since(op.received), bytes);
+            }
         }
         let packet = ctx.packet(reply).on(self.id).request(op.request).with(data);
         ctx.reply(op.from.session, packet);
