@@ -385,6 +385,16 @@ impl Pg {
         self.recovery_changed(ctx);
     }
 
+    /// The object goes on without a place in the OSD's throttle.
+    fn give_place_back(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
+        if let Some(active) = self.recovery.active.get_mut(object)
+            && std::mem::take(&mut active.counted)
+        {
+            let starved = ctx.shared.object_finished(ctx.now);
+            ctx.requests.kick.extend(starved);
+        }
+    }
+
     /// The object need not be brought to anybody any more.
     pub(super) fn cancel_object(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
         let Some(Active { stage: Stage::Push { transfers }, .. }) = self.recovery.active.get(object) else {
@@ -490,8 +500,8 @@ impl Pg {
             if code == ErrorCode::NoSpace {
                 self.gate_too_full(ctx, to);
             }
-            // The stall timer tries again.
-            return;
+            // The stall timer tries again. Until then it keeps nobody else from going.
+            return self.give_place_back(ctx, &object);
         }
         self.restart_object(ctx, &object);
     }
@@ -537,7 +547,7 @@ impl Pg {
         let need = *need;
         if code == ErrorCode::NoSpace {
             // It was this OSD that had no room for it. The stall timer tries again.
-            return;
+            return self.give_place_back(ctx, object);
         }
         if code == ErrorCode::Canceled && self.recovery.in_full.insert((self.me, object.clone())) {
             // It may be something of the family that is not here as it was thought.
@@ -585,6 +595,12 @@ impl Pg {
                 self.recovery.tried.entry(object.clone()).or_default().silent.insert(from, now);
             }
             self.restart_object(ctx, &object);
+        }
+        // Whoever is silent keeps nobody else from being brought anything.
+        let silent = |active: &Active| now.since(active.progress) >= ctx.config.tunables.resend_interval;
+        let silent = self.recovery.active.iter().filter(|(_, active)| silent(active));
+        for object in silent.map(|(object, _)| object.clone()).collect::<Vec<_>>() {
+            self.give_place_back(ctx, &object);
         }
         if !self.is_primary() {
             self.recovery.transfers.retain(|_, transfer| now.since(transfer.progress) < STALL * 3);
