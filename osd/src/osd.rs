@@ -225,6 +225,7 @@ impl<S: ObjectStore> Osd<S> {
                 self.pgs.remove(&id);
                 self.core.shared.forget(id);
                 self.core.touch(id);
+                self.meet_again(now, id, out);
             }
             if idle || self.core.phase == Phase::Stopped {
                 break;

@@ -33,8 +33,8 @@ pub fn trial(bug: Mutant, seed: u64, settings: &[String], print: bool) -> Trial 
 }
 
 /// The same seed and options without the bug: what fails here says nothing about the bug.
-pub fn control(bug: Mutant, seed: u64, settings: &[String]) -> Trial {
-    run_with(None, bug, seed, settings, false)
+pub fn control(bug: Mutant, seed: u64, settings: &[String], print: bool) -> Trial {
+    run_with(None, bug, seed, settings, print)
 }
 
 fn run_with(active: Option<Mutant>, bug: Mutant, seed: u64, settings: &[String], print: bool) -> Trial {
@@ -266,7 +266,7 @@ fn options(bug: Mutant, seed: u64) -> Options {
             lag_max: 0,
             ..busy
         },
-        SinkKept | WriteOvertaken => Options {
+        SinkKept => Options {
             faults: faults("crash,buggify"),
             size: 3,
             min_size: 2,

@@ -90,7 +90,7 @@ mod suite {
             }
             seeds += 1;
             if args.control {
-                if let Some(other) = control(bug, seed, &args.settings).caught {
+                if let Some(other) = control(bug, seed, &args.settings, args.trace).caught {
                     return Verdict { caught: Some((seed, other)), seeds, seconds: used() - began };
                 }
                 continue;
@@ -98,7 +98,7 @@ mod suite {
             // What fails without the bug, too, is another bug's.
             if let Some(caught) = trial(bug, seed, &args.settings, args.trace).caught
                 && is_evidence(bug, &caught)
-                && control(bug, seed, &args.settings).caught.is_none()
+                && control(bug, seed, &args.settings, false).caught.is_none()
             {
                 return Verdict { caught: Some((seed, caught)), seeds, seconds: used() - began };
             }

@@ -180,14 +180,29 @@ impl<S: ObjectStore> Osd<S> {
 
     /// PGs that this OSD is primary of without having them.
     fn meet_unknown_pgs(&mut self, now: Instant) {
+        for id in self.core.maps.current().clone().pgs() {
+            self.meet_unknown(now, id);
+        }
+    }
+
+    fn meet_unknown(&mut self, now: Instant, id: PgId) -> bool {
         let map = self.core.maps.current().clone();
         let me = self.core.config.id;
-        for id in map.pgs() {
-            if map.pg(id).and_then(|place| place.primary()) == Some(me) && !self.pgs.contains_key(&id) {
-                let since = self.interval_start(id, &map);
-                self.pgs.insert(id, Pg::phantom(id, &map, since, me, now));
-                self.core.touch(id);
-            }
+        let is_unknown =
+            map.pg(id).and_then(|place| place.primary()) == Some(me) && !self.pgs.contains_key(&id);
+        if is_unknown {
+            let since = self.interval_start(id, &map);
+            self.pgs.insert(id, Pg::phantom(id, &map, since, me, now));
+            self.core.touch(id);
+        }
+        is_unknown
+    }
+
+    /// A copy has been removed. By now the PG may be this OSD's again.
+    pub(crate) fn meet_again(&mut self, now: Instant, id: PgId, out: &mut Outbox<OsdEffect>) {
+        if self.core.phase == Phase::Up && self.meet_unknown(now, id) {
+            self.with_pg(now, out, id, |pg, ctx| pg.activate_map(ctx));
+            self.watch_peers(now);
         }
     }
 
