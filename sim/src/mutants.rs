@@ -266,18 +266,6 @@ fn options(bug: Mutant, seed: u64) -> Options {
             lag_max: 0,
             ..busy
         },
-        SinkKept => Options {
-            faults: faults("crash,buggify"),
-            size: 3,
-            min_size: 2,
-            osds: 3,
-            pg_num: 1,
-            unit: 20_480,
-            log_entries: if seed % 2 == 0 { 12 } else { 1000 },
-            lag_max: 0,
-            conditions: slow_network,
-            ..busy
-        },
         ScrubTakesBadCopy | ReadUnchecked => {
             Options { faults: faults("rot,crash"), size: 3, min_size: 2, osds: 3, unit: 520, ..busy }
         }

@@ -65,7 +65,6 @@ mutants! {
     UnseenShown "unseen-shown" "what was never acknowledged is read while one member alone has it",
     MapSkipped "map-skipped" "a PG does not look at every epoch",
     // Recovery, backfill, scrub.
-    SinkKept "sink-kept" "a copy completes an object from pieces of before a write that it got no data of",
     LackingNotNoted "lacking-not-noted" "a copy does not note that it lacks what a write it got no data of did",
     LackingShipped "lacking-shipped" "a write goes in full to a copy that misses what it changes",
     OldVersionPushed "old-version-pushed" "a copy that misses an object itself serves it to others",

@@ -94,9 +94,7 @@ impl Pg {
 
     /// What was on its way here is not what is needed any more.
     fn drop_sink(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
-        if !mutant!(SinkKept)
-            && let Some(sink) = self.recovery.sinks.remove(object)
-        {
+        if let Some(sink) = self.recovery.sinks.remove(object) {
             let mut t = Transaction::new(self.id);
             t.remove(sink.temp());
             ctx.submit_unwatched(t);

@@ -174,3 +174,33 @@ fn what_only_the_log_tells_was_seen_if_it_was_acknowledged() {
         assert_eq!(c.read(&x)[..3], bytes(4, 3));
     }
 }
+
+/// What is on its way when a write comes is given up, and what arrives of it later does not count.
+#[test]
+fn writes_do_not_wait_for_an_object_on_its_way() {
+    let mut c = Cluster::new(3, 3, 1);
+    let big = object("big");
+    c.write(&object("o"), 0, bytes(0, 10));
+    c.settle();
+    let late = other_than(&c, c.primary(PG));
+    c.kill(late);
+    c.write(&big, 0, bytes(1, 3 << 20));
+    (0..20).for_each(|n| c.write(&object("o"), 0, bytes(n, 1000)));
+    hold_recovery(&mut c, true);
+    c.start(late);
+    until_filled(&mut c, late);
+    c.late = Some("Push");
+    hold_recovery(&mut c, false);
+    // Of twelve.
+    c.run_until("the last piece is on its way", |c| c.delivered.get("Push") == Some(&11));
+    let op = ObjectOpKind::Write(Extent { offset: 0, length: 10 });
+    let write = c.request(&big, vec![op], Data::checksummed(0, bytes(2, 10).into()));
+    c.run_until("it is written", |c| c.is_answered(write));
+    assert_eq!(c.delivered["Push"], 11);
+    c.run_until("the last piece has come", |c| c.delivered["Push"] == 12);
+    assert!(c.osds[&late].pg(PG).unwrap().missing.contains(&big));
+    let until = c.now + super::super::STALL / 2;
+    c.run_until("it is brought without starting over", |c| c.is_clean() || c.now >= until);
+    assert!(c.is_clean());
+    c.assert_copies_agree();
+}
