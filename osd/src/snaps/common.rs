@@ -9,6 +9,10 @@ use nacre_types::{ObjectId, RangeSet};
 use nacre_wire::op::Extent;
 use prost::Message;
 
+/// With more ranges than so many, only half as many of the longest are kept: what is forgotten counts as different, and
+/// costs bytes when the object is recovered; a long list would cost every write.
+const RANGES_MAX: usize = 64;
+
 /// Xattr of heads and clones that have a clone before them.
 pub const COMMON_ATTR: &str = "sc";
 
@@ -16,7 +20,7 @@ pub const COMMON_ATTR: &str = "sc";
 pub struct Common {
     /// The id of the clone before.
     pub older: u64,
-    /// Bytes that are the same in both.
+    /// Bytes that are the same in both; there may be more.
     pub ranges: RangeSet,
 }
 
@@ -64,8 +68,18 @@ impl Common {
         let news = self.ranges.intersects(start, end);
         if news {
             self.ranges.remove(start, end);
+            if self.ranges.range_count() > RANGES_MAX {
+                self.keep_longest(RANGES_MAX / 2);
+            }
         }
         news
+    }
+
+    fn keep_longest(&mut self, count: usize) {
+        let mut ranges: Vec<(u64, u64)> = self.ranges.iter().collect();
+        ranges.sort_by_key(|&(start, end)| std::cmp::Reverse(end - start));
+        self.ranges = RangeSet::new();
+        ranges.iter().take(count).for_each(|&(start, end)| self.ranges.insert(start, end));
     }
 
     /// What `newer`, the next one, has in common with the one before this.
@@ -107,6 +121,24 @@ mod tests {
         for bad in [Record { older: 1, runs: vec![1] }, Record { older: 1, runs: vec![2, u64::MAX] }] {
             assert_eq!(Common::from_attr(&bad.encode_to_vec()), None);
         }
+    }
+
+    #[test]
+    fn however_it_is_written_the_note_stays_short() {
+        let mut common = Common::all(7, 1 << 22);
+        let mut written = RangeSet::new();
+        let mut rng = nacre_types::Rng::new(1);
+        for _ in 0..2000 {
+            let start = rng.below(1024) * 4096;
+            written.insert(start, start + 4096);
+            common.changed(start, start + 4096);
+            assert!(common.ranges.range_count() <= RANGES_MAX && common.to_attr().len() < 512);
+            assert!(common.ranges.iter().all(|(start, end)| !written.intersects(start, end)));
+        }
+        // Pages apart, the long ones stay.
+        let mut common = Common::all(7, 1 << 22);
+        (0..100).for_each(|n| _ = common.changed(n * 8192, n * 8192 + 4096));
+        assert!(common.ranges.intersects(1 << 21, 1 << 22));
     }
 
     #[test]
