@@ -614,7 +614,7 @@ impl Pg {
 
     /// The head of an object whose turn it would be if it were not always being written.
     pub(super) fn next_to_drain(&self) -> Option<ObjectId> {
-        self.next_idle(|_| true).map(|object| object.head())
+        self.next_idle(|object| self.pipeline.is_written(object)).map(|object| object.head())
     }
 
     fn next_idle(&self, is_wanted: impl Fn(&ObjectId) -> bool) -> Option<ObjectId> {

@@ -114,6 +114,7 @@ impl Pg {
         self.start_objects(ctx);
         let room = self.recovery.active.len() < PG_OBJECTS_MAX;
         if room
+            && !self.recovery.gate.too_full()
             && let Some(head) = self.next_to_drain()
             && ctx.shared.may_start_object(self.id)
         {

@@ -5,7 +5,7 @@
 //! that OSD had been down for a little longer, for this object. The acting members have all of what is acknowledged.
 //!
 //! Nor do writes wait for an object that is on its way there: it starts over, later, with what they made of it. That happens
-//! to it a few times at most, so that its turn comes.
+//! to it a few times at most, so that its turn comes; but it does not come where there is no room for it.
 
 use super::{Stage, family};
 use crate::log::{Entry, persist};
@@ -23,11 +23,13 @@ impl Pg {
     pub(super) fn give_way(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
         let stages = || self.recovery.active.range(family(object));
         let pushed = |(_, active): &(&ObjectId, &super::Active)| matches!(active.stage, Stage::Push { .. });
-        let (head, pushes) = (object.head(), stages().filter(pushed).count());
+        let pushes = stages().filter(pushed).count();
+        if pushes < stages().count() || pushes == 0 && !self.backfill_pushes(object) {
+            return;
+        }
+        let head = object.head();
         let given = self.recovery.ways_given.get(&head).copied().unwrap_or_default();
-        if pushes < stages().count()
-            || pushes == 0 && !self.backfill_pushes(object)
-            || given >= WAYS_GIVEN_MAX
+        if given >= WAYS_GIVEN_MAX && !self.recovery.gate.too_full()
             || self.missing.family(family(object)).next().is_some()
             || self.members.acting.iter().any(|osd| self.peer_lacks(*osd, object))
             || !self.unseen_lacking(object).is_empty()

@@ -20,6 +20,7 @@ const ADJUST_INTERVAL: Duration = Duration::from_millis(100);
 const ADJUST_OPERATIONS: u32 = 16;
 /// Without operations for so long clients are idle.
 const CLIENTS_IDLE: Duration = Duration::from_secs(1);
+/// What an operation takes counts for so many of its bytes.
 const UNIT_BYTES: u64 = 64 << 10;
 /// What operations usually take, until that is known.
 const USUAL_START: Duration = Duration::from_millis(4);
@@ -199,7 +200,7 @@ impl OsdShared {
     pub fn client_op_took(&mut self, now: Instant, took: Duration, bytes: u64) {
         let units = 1 + bytes / UNIT_BYTES;
         let took = took / u32::try_from(units).unwrap_or(u32::MAX);
-        let recovers = self.objects > 0 || !self.remote.is_empty();
+        let recovers = self.objects > 0 || self.remote.values().any(|expires| *expires > now);
         let throttle = &mut self.throttle;
         let were_idle = now.since(std::mem::replace(&mut throttle.last_client_op, now)) > CLIENTS_IDLE;
         if !recovers {

@@ -2,6 +2,7 @@
 
 use super::unfound::order;
 use super::*;
+use nacre_types::Needs;
 use nacre_wire::ErrorCode;
 use serde_json::json;
 use std::time::Duration;
@@ -47,6 +48,15 @@ fn is_active(c: &Cluster, members: usize) -> bool {
     leader.is_some_and(|pg| pg.is_active() && pg.members.acting.len() == members)
 }
 
+/// Neither the late one nor the primary.
+fn third_one(c: &Cluster, late: OsdId) -> OsdId {
+    *c.osds.keys().find(|&&osd| osd != late && osd != c.primary(PG)).expect("a third OSD")
+}
+
+fn head(c: &Cluster, osd: OsdId) -> EVersion {
+    c.osds[&osd].pg(PG).unwrap().log.head()
+}
+
 /// What it misses of `x`.
 fn missing_on(c: &Cluster, osd: OsdId) -> Option<Missing> {
     c.osds[&osd].pg(PG).unwrap().missing.get(&object("x"))
@@ -88,7 +98,7 @@ fn operations_do_not_wait_for_who_misses_the_object() {
 fn with_too_few_others_they_do_wait() {
     let mut c = Cluster::new(3, 3, 1);
     let late = late_one(&mut c);
-    let third = *c.osds.keys().find(|&&osd| osd != late && osd != c.primary(PG)).unwrap();
+    let third = third_one(&c, late);
     // Two are the least to write on, so this one has a seat, and an acknowledged write is on all who have.
     c.kill(third);
     c.dropped = Some("Push");
@@ -112,10 +122,9 @@ fn a_copy_that_misses_nothing_leads() {
     let x = object("x");
     let late = late_one(&mut c);
     let primary = c.primary(PG);
-    let third = *c.osds.keys().find(|&&osd| osd != late && osd != primary).unwrap();
+    let third = third_one(&c, late);
     // The late one hears of it; the third one does not.
     c.deaf = Some(third);
-    let head = |c: &Cluster, osd| c.osds[&osd].pg(PG).unwrap().log.head();
     let old = head(&c, late);
     let write = write_start(&mut c, bytes(4, 3));
     c.run_until("it is logged", |c| head(c, late) > old);
@@ -143,7 +152,7 @@ fn what_only_the_log_tells_was_seen_if_it_was_acknowledged() {
         let x = object("x");
         let late = late_one(&mut c);
         let primary = c.primary(PG);
-        let third = *c.osds.keys().find(|&&osd| osd != late && osd != primary).unwrap();
+        let third = third_one(&c, late);
         // It misses something, too, so neither is preferred.
         c.kill(third);
         c.write(&object("y"), 0, bytes(3, 500));
@@ -151,7 +160,6 @@ fn what_only_the_log_tells_was_seen_if_it_was_acknowledged() {
         c.run_until("it is a member again", |c| {
             is_active(c, 2) && c.osds[&third].pg(PG).is_some_and(|pg| pg.missing.len() == 1)
         });
-        let head = |c: &Cluster, osd| c.osds[&osd].pg(PG).unwrap().log.head();
         let old = head(&c, late);
         c.deaf = (!acknowledged).then_some(third);
         let write = write_start(&mut c, bytes(4, 3));
@@ -202,5 +210,34 @@ fn writes_do_not_wait_for_an_object_on_its_way() {
     let until = c.now + super::super::STALL / 2;
     c.run_until("it is brought without starting over", |c| c.is_clean() || c.now >= until);
     assert!(c.is_clean());
+    c.assert_copies_agree();
+}
+
+/// Its turn does not come as long as the other has no room, so writes go on for ever.
+#[test]
+fn writes_do_not_wait_for_an_object_there_is_no_room_for() {
+    let mut c = Cluster::new(3, 3, 1);
+    let name = |n: u64| object(&format!("o{}", n % 2));
+    (0..2).for_each(|n| c.write(&name(n), 0, bytes(n, 30_000)));
+    c.settle();
+    let late = other_than(&c, c.primary(PG));
+    c.kill(late);
+    (0..20).for_each(|n| c.write(&name(n), 0, bytes(n, 120_000)));
+    // Too much for any of them, not so much that the cluster is full.
+    c.disk(late).total_bytes = 66_000;
+    c.start(late);
+    until_filled(&mut c, late);
+    c.run_until("it has been tried", |c| {
+        c.osds[&c.primary(PG)]
+            .pg(PG)
+            .unwrap()
+            .recovery_wait()
+            .is_some_and(|(_, needs)| matches!(needs, Needs::Space(_)))
+    });
+    let before = c.now;
+    (0..40).for_each(|n| c.write(&name(n), 0, bytes(n, 100)));
+    assert!(c.now < before + super::super::STALL, "{} to {}", before, c.now);
+    c.disk(late).total_bytes = 0;
+    c.settle();
     c.assert_copies_agree();
 }
