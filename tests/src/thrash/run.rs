@@ -255,7 +255,10 @@ impl Fio {
 
 impl Drop for Fio {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        // Its jobs are processes of their own.
+        if let Ok(None) = self.0.try_wait() {
+            let _ = crate::cluster::send_signal(-(self.0.id() as i32), libc::SIGKILL);
+        }
         let _ = self.0.wait();
     }
 }
