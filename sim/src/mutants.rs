@@ -246,7 +246,16 @@ fn options(bug: Mutant, seed: u64) -> Options {
             ..busy
         },
         OldVersionPushed => {
-            Options { faults: faults("crash"), size: 3, min_size: 1, osds: 3, pg_num: 1, ..busy }
+            // Whoever lacks something has a seat: it is asked for what it lacks.
+            Options {
+                faults: faults("crash"),
+                size: 3,
+                min_size: 1,
+                osds: 3,
+                pg_num: 1,
+                lag_max: u64::MAX,
+                ..busy
+            }
         }
         IncompleteLeads | BackfillMarkOff | BelowMarkNotShipped => Options {
             faults: faults("crash,reweight,buggify"),
