@@ -215,6 +215,15 @@ pub fn send_signal(pid: i32, signal: i32) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Kills a child that leads a process group of its own, which has not been waited for, and all in that group.
+#[allow(unsafe_code)]
+pub fn kill_group(leader: &std::process::Child) {
+    let group = leader.id() as i32;
+    assert!(group > 1, "{group} is no group of a child");
+    // SAFETY: no memory is involved.
+    unsafe { libc::killpg(group, libc::SIGKILL) };
+}
+
 /// A process that is neither gone nor a zombie.
 pub fn alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

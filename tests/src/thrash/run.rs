@@ -257,7 +257,7 @@ impl Drop for Fio {
     fn drop(&mut self) {
         // Its jobs are processes of their own.
         if let Ok(None) = self.0.try_wait() {
-            let _ = crate::cluster::send_signal(-(self.0.id() as i32), libc::SIGKILL);
+            crate::cluster::kill_group(&self.0);
         }
         let _ = self.0.wait();
     }
