@@ -4,7 +4,7 @@
 mod probes;
 
 use crate::network::Conditions;
-use crate::options::{Faults, Options};
+use crate::options::{Faults, Options, Work};
 use crate::run::run;
 use crate::scenario;
 use nacre_types::mutant::{self, Mutant};
@@ -138,6 +138,9 @@ fn way(bug: Mutant) -> Way {
         Mutant::UnseenShown => {
             Way::Scenario(include_str!("../../tests/scenarios/f20-shown-before-it-is-everywhere.txt"))
         }
+        Mutant::OldVersionPushed => {
+            Way::Scenario(include_str!("../../tests/scenarios/f17-whole-copy-goes-before-resync.txt"))
+        }
         Mutant::PriorLeaseIgnored => Way::Scenario(include_str!("mutants/prior-lease.txt")),
         Mutant::LeaseForgottenAtRestart => Way::Scenario(include_str!("mutants/lease-forgotten.txt")),
         Mutant::BlocklistIgnored => Way::Scenario(include_str!("mutants/fenced.txt")),
@@ -245,24 +248,36 @@ fn options(bug: Mutant, seed: u64) -> Options {
             fault_interval: Duration::from_secs(1),
             ..busy
         },
-        OldVersionPushed => {
-            // Whoever lacks something has a seat: it is asked for what it lacks.
-            Options {
-                faults: faults("crash"),
-                size: 3,
-                min_size: 1,
-                osds: 3,
-                pg_num: 1,
-                lag_max: u64::MAX,
-                ..busy
-            }
-        }
-        IncompleteLeads | BackfillMarkOff | BelowMarkNotShipped => Options {
+        // What is at the mark matters only while the next window is listed: often among few objects, for long in a slow network.
+        BackfillMarkOff => Options {
+            faults: faults("crash,reweight,buggify"),
+            objects: 24,
+            pg_num: 1,
+            think: Duration::from_millis(1),
+            tasks: 6,
+            conditions: slow_network,
+            ..refilling
+        },
+        IncompleteLeads | BelowMarkNotShipped => Options {
             faults: faults("crash,reweight,buggify"),
             objects: 150,
             pg_num: 1,
             think: Duration::from_millis(1),
             tasks: 6,
+            ..refilling
+        },
+        // Two pieces, the second of which a write overtakes that began to read before the first was read.
+        ExecutingNotWritten => Options {
+            faults: faults("crash,reweight,buggify"),
+            pg_num: 1,
+            unit: 300_000,
+            objects: 24,
+            think: Duration::from_millis(1),
+            tasks: 3,
+            disk_latency_mean: Duration::from_millis(10),
+            conditions: Conditions { latency_mean: Duration::from_millis(20), ..busy.conditions },
+            fault_interval: Duration::from_secs(1),
+            work: Work { registers: false, compound: true, ..Work::REGISTERS },
             ..refilling
         },
         LackingNotNoted | LackingShipped => Options {

@@ -289,7 +289,9 @@ fn spawn_more(cluster: &mut SimCluster, shift: &Shift) {
                     let worker = shift.worker(client * 100 + task, node, rng.fork());
                     let worker = Worker { think: shift.think * 2, ..worker };
                     let objects = (options.objects as u64 / 3).max(2);
-                    node.spawn(CompoundTask { worker, objects, locks, patience: patience(task) }.run());
+                    let (units, patience) = (Units(options.unit), patience(task));
+                    let seen = BTreeMap::new();
+                    node.spawn(CompoundTask { worker, objects, units, locks, patience, seen }.run());
                 }
             }
         }

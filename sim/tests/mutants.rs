@@ -13,6 +13,7 @@ const QUICK: &[&str] = &[
     "up-thru-skipped",
     "activated-before-durable",
     "pg-temp-kept",
+    "old-version-pushed",
     "lease-ignored",
     "prior-lease-ignored",
     "lease-forgotten-at-restart",

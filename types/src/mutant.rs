@@ -68,6 +68,7 @@ mutants! {
     LackingNotNoted "lacking-not-noted" "a copy does not note that it lacks what a write it got no data of did",
     LackingShipped "lacking-shipped" "a write goes in full to a copy that misses what it changes",
     OldVersionPushed "old-version-pushed" "a copy that misses an object itself serves it to others",
+    ExecutingNotWritten "executing-not-written" "a write that reads first does not count as under way, and its object is pushed",
     BackfillMarkOff "backfill-mark-off" "writes to the object at the backfill mark are not shipped",
     BelowMarkNotShipped "below-mark-not-shipped" "writes below the backfill mark are not shipped",
     CommonKept "common-kept" "a write does not note that the head differs from its newest clone now",

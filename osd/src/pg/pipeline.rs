@@ -112,7 +112,7 @@ impl Pipeline {
     /// Whether a write to the object or its clones is being carried out or has not been committed by all.
     pub(crate) fn is_written(&self, object: &ObjectId) -> bool {
         let queue = self.objects.get(&object.head());
-        queue.is_some_and(|queue| queue.writers > 0 || queue.executing)
+        queue.is_some_and(|queue| queue.writers > 0 || queue.executing && !mutant!(ExecutingNotWritten))
     }
 }
 

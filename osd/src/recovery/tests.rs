@@ -371,7 +371,7 @@ fn nothing_is_brought_that_a_write_under_way_changes() {
         let mut c = Cluster::new(3, 3, 1);
         let x = object("x");
         (0..writes_before).for_each(|n| c.write(&x, 0, bytes(n, 2000)));
-        c.write(&x, 0, bytes(1, 3 << 20));
+        c.write(&x, 0, bytes(1, 3 * super::source::PIECE_BYTES_MAX as usize));
         c.settle();
         let held = |c: &mut Cluster, held: bool| {
             c.change(|map, step| {

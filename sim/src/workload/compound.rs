@@ -1,10 +1,11 @@
 //! Requests of several operations on data, xattrs and omap at once, pages of omap, and locks that fence.
 
-use super::Worker;
+use super::{Units, Worker};
 use crate::checkers::compound::{Action, Answer, Parts, Place};
 use bytes::Bytes;
 use nacre_client::{ErrorCode, Object, ObjectRequest, OpError, Response};
 use nacre_wire::op::{Comparison, Lock, ObjectOpKind};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const LOCK: &str = "sim";
@@ -16,9 +17,13 @@ pub struct CompoundTask {
     /// Its number tells this task from all others, as holder of locks too.
     pub worker: Worker,
     pub objects: u64,
+    /// Data is one of them.
+    pub units: Units,
     /// Uses locks instead of removing objects.
     pub locks: bool,
     pub patience: Option<Duration>,
+    /// What an object last looked like to this task, so that some of its conditions hold.
+    pub seen: BTreeMap<String, Parts>,
 }
 
 impl CompoundTask {
@@ -27,7 +32,7 @@ impl CompoundTask {
         let kind = if self.locks { "locked" } else { "compound" };
         while self.worker.is_on() {
             let name = format!("{kind}-{}", self.worker.rng.below(self.objects));
-            let action = if self.locks { self.choose_locked() } else { self.choose() };
+            let action = if self.locks { self.choose_locked(&name) } else { self.choose(&name) };
             let object = pool.object(&name);
             let invocation = self.worker.history.borrow_mut().invoke_compound(
                 self.worker.number,
@@ -36,29 +41,30 @@ impl CompoundTask {
                 action.clone(),
             );
             let answer = self.perform(&object, &action).await;
+            self.learn(name, &action, &answer);
             self.worker.history.borrow_mut().answer_compound(&invocation, self.worker.clock.now(), answer);
             self.worker.pause(2.0).await;
         }
     }
 
-    fn choose(&mut self) -> Action {
+    fn choose(&mut self, name: &str) -> Action {
         match self.worker.rng.below(100) {
             0..30 => Action::Look,
             30..50 => {
                 let after = self.worker.rng.chance(1, 2).then(|| self.worker.rng.below(KEYS) as u8);
                 Action::Page { after, max: self.worker.rng.range(1, 4) as usize }
             }
-            50..93 => self.change(false),
+            50..93 => self.change(name, false),
             _ => Action::Remove,
         }
     }
 
-    fn choose_locked(&mut self) -> Action {
+    fn choose_locked(&mut self, name: &str) -> Action {
         match self.worker.rng.below(100) {
             0..25 => Action::Lock { nanos: LOCK_DURATION.as_nanos() as u64 },
             25..40 => Action::Unlock,
             40..60 => Action::Look,
-            _ => self.change(true),
+            _ => self.change(name, true),
         }
     }
 
@@ -70,11 +76,24 @@ impl CompoundTask {
         }
     }
 
-    fn change(&mut self, locked: bool) -> Action {
+    fn learn(&mut self, name: String, action: &Action, answer: &Answer) {
+        match (action, answer) {
+            (_, Answer::Parts(parts)) => {
+                self.seen.insert(name, parts.clone());
+            }
+            (Action::Change { puts, .. }, Answer::Done) => {
+                self.seen.entry(name).or_default().extend(puts.iter().copied());
+            }
+            _ => {}
+        }
+    }
+
+    fn change(&mut self, name: &str, locked: bool) -> Action {
         let id = self.worker.history.borrow_mut().fresh_id();
         let guard = self.worker.rng.chance(1, 3).then(|| {
             let place = if self.worker.rng.chance(1, 2) { Place::Data } else { Place::Xattr(0) };
-            (place, self.worker.rng.range(id.saturating_sub(20).max(1), id.max(2)))
+            let guess = self.worker.rng.range(id.saturating_sub(20).max(1), id.max(2));
+            (place, self.seen.get(name).and_then(|parts| parts.get(&place)).copied().unwrap_or(guess))
         });
         let mut puts: Vec<(Place, u64)> =
             (0..self.worker.rng.range(1, 5)).map(|_| (self.place(), id)).collect();
@@ -90,9 +109,9 @@ impl CompoundTask {
         let request = ObjectRequest::new();
         let result = match action {
             Action::Look => {
-                let request = request.read(0, 8).get_xattrs().omap_list("", "", 1000);
+                let request = request.read(0, self.units.0 as u64).get_xattrs().omap_list("", "", 1000);
                 return match object.run(request).await {
-                    Ok(response) => parts(&response).map_or(Answer::Unknown, Answer::Parts),
+                    Ok(response) => self.parts(&response).map_or(Answer::Unknown, Answer::Parts),
                     Err(error) => refusal(&error),
                 };
             }
@@ -113,13 +132,13 @@ impl CompoundTask {
                     Some((Place::Xattr(n), id)) => {
                         request.compare_xattr(format!("x{n}"), Comparison::Equal, value(*id))
                     }
-                    Some((_, id)) => request.compare(0, value(*id)),
+                    Some((_, id)) => request.compare(0, self.units.encode(*id)),
                     None => request,
                 };
                 request = request.create(false);
                 for (place, id) in puts {
                     request = match place {
-                        Place::Data => request.write(0, value(*id)),
+                        Place::Data => request.write(0, self.units.encode(*id)),
                         Place::Xattr(n) => request.set_xattr(format!("x{n}"), value(*id)),
                         Place::Omap(n) => request.omap_set([(key(*n), value(*id))]),
                     };
@@ -146,6 +165,22 @@ impl CompoundTask {
             Ok(()) => Answer::Done,
             Err(error) => refusal(&error),
         }
+    }
+
+    fn parts(&self, response: &Response) -> Option<Parts> {
+        let mut parts = Parts::new();
+        let data = response.data(0);
+        if !data.is_empty() {
+            let [id] = self.units.decode(&data)[..] else { return None };
+            parts.insert(Place::Data, id);
+        }
+        let (xattrs, _) = response.pairs(1).ok()?;
+        parts.extend(
+            xattrs.iter().filter_map(|(name, value)| Some((Place::Xattr(numbered(name, b'x')?), id(value)))),
+        );
+        let (omap, _) = response.pairs(2).ok()?;
+        parts.extend(omap.iter().filter_map(entry).map(|(n, id)| (Place::Omap(n), id)));
+        Some(parts)
     }
 }
 
@@ -186,19 +221,4 @@ fn numbered(name: &[u8], prefix: u8) -> Option<u8> {
 
 fn entry((name, value): &(Bytes, Bytes)) -> Option<(u8, u64)> {
     numbered(name, b'k').map(|n| (n, id(value)))
-}
-
-fn parts(response: &Response) -> Option<Parts> {
-    let mut parts = Parts::new();
-    let data = response.data(0);
-    if !data.is_empty() {
-        parts.insert(Place::Data, id(&data));
-    }
-    let (xattrs, _) = response.pairs(1).ok()?;
-    parts.extend(
-        xattrs.iter().filter_map(|(name, value)| Some((Place::Xattr(numbered(name, b'x')?), id(value)))),
-    );
-    let (omap, _) = response.pairs(2).ok()?;
-    parts.extend(omap.iter().filter_map(entry).map(|(n, id)| (Place::Omap(n), id)));
-    Some(parts)
 }
