@@ -184,6 +184,16 @@ fn curves(cells: &[Cell]) -> BTreeMap<(String, String), Curve> {
     curves
 }
 
+/// A mark of a logarithmic axis: of each decade those at 1, 2 and 5 are named, or they would run into each other.
+fn tick(value: &f64) -> String {
+    let leading = value / 10_f64.powf(value.log10().floor());
+    match leading.round() as u32 {
+        1 | 2 | 5 | 10 if *value < 1.0 => format!("{value:.2}"),
+        1 | 2 | 5 | 10 => format!("{value:.0}"),
+        _ => String::new(),
+    }
+}
+
 fn draw(path: &Path, title: &str, curve: &Curve) -> anyhow::Result<()> {
     let points = || curve.iter().flat_map(|(_, peer, ours)| [*peer, *ours]);
     let range = |values: &mut dyn Iterator<Item = f64>| {
@@ -200,14 +210,13 @@ fn draw(path: &Path, title: &str, curve: &Curve) -> anyhow::Result<()> {
         .x_label_area_size(44)
         .y_label_area_size(64)
         .build_cartesian_2d(throughput.log_scale(), latency.log_scale())?;
-    let axis = |value: &f64| if *value < 1.0 { format!("{value:.2}") } else { format!("{value:.0}") };
     chart
         .configure_mesh()
         .light_line_style(BLACK.mix(0.06))
         .x_desc("requests per second")
         .y_desc("latency, ms")
-        .x_label_formatter(&axis)
-        .y_label_formatter(&axis)
+        .x_label_formatter(&tick)
+        .y_label_formatter(&tick)
         .draw()?;
     let lines: [(&str, RGBColor, bool); 4] = [
         ("Nacre p50", RGBColor(0, 110, 180), false),
@@ -281,6 +290,16 @@ mod tests {
         assert!(text.contains("| **5.00** (4.00-6.00) |"), "{text}");
         assert!(read(&json!({})).is_err());
         assert!(read(&json!({"pairs": {"native": {"w4k": {}}}})).is_err());
+    }
+
+    #[test]
+    fn of_a_decade_three_marks_are_named() {
+        let named = |values: &[f64]| values.iter().map(tick).collect::<Vec<_>>().join(" ");
+        assert_eq!(
+            named(&[1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 9000.0, 10_000.0]),
+            "1000 2000   5000  10000"
+        );
+        assert_eq!(named(&[0.2, 0.5, 0.9, 1.0]), "0.20 0.50  1");
     }
 
     #[test]
