@@ -34,6 +34,13 @@ pub(crate) struct FlatBucket {
     pub draw_len: u32,
 }
 
+impl FlatBucket {
+    /// What a draw costs, in items; a hash of a permutation or a list is not vectorised.
+    pub(crate) fn price(&self) -> u32 {
+        8 + if self.alg == Alg::Straw2 { self.len } else { self.len * 4 }
+    }
+}
+
 /// A choose step, resolved. Other steps stay as they are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum FlatStep {

@@ -1,23 +1,45 @@
 //! Robert Jenkins' 32-bit integer mix (1997) with the seed and padding constants CRUSH fixed for ever: every
 //! placement decision is one of these hashes. They branch nowhere and are inlined, so that loops over them vectorise.
 
+use std::ops::{BitXor, Shl, Shr};
+
 const SEED: u32 = 1_315_423_911;
 /// The two words that pad the arguments.
 const X: u32 = 231_232;
 const Y: u32 = 1_232;
 
-/// `S` independent words, mixed in lock step.
-pub(crate) type Words<const S: usize> = [u32; S];
+/// A word, or several beside each other in a register.
+pub(crate) trait Word:
+    Copy + BitXor<Output = Self> + Shl<u32, Output = Self> + Shr<u32, Output = Self>
+{
+    /// Modulo 2^32.
+    fn minus(self, other: Self) -> Self;
+}
+
+impl Word for u32 {
+    #[inline(always)]
+    fn minus(self, other: u32) -> u32 {
+        self.wrapping_sub(other)
+    }
+}
+
+/// `N` independent words, mixed in lock step.
+pub(crate) type Words<W, const N: usize> = [W; N];
 
 #[inline(always)]
-fn step<const S: usize>(a: &mut Words<S>, b: &Words<S>, c: &Words<S>, shift: impl Fn(u32) -> u32) {
-    for s in 0..S {
-        a[s] = a[s].wrapping_sub(b[s]).wrapping_sub(c[s]) ^ shift(c[s]);
+fn step<W: Word, const N: usize>(
+    a: &mut Words<W, N>,
+    b: &Words<W, N>,
+    c: &Words<W, N>,
+    shift: impl Fn(W) -> W,
+) {
+    for n in 0..N {
+        a[n] = a[n].minus(b[n]).minus(c[n]) ^ shift(c[n]);
     }
 }
 
 #[inline(always)]
-fn mix<const S: usize>(a: &mut Words<S>, b: &mut Words<S>, c: &mut Words<S>) {
+fn mix<W: Word, const N: usize>(a: &mut Words<W, N>, b: &mut Words<W, N>, c: &mut Words<W, N>) {
     step(a, b, c, |c| c >> 13);
     step(b, c, a, |a| a << 8);
     step(c, a, b, |b| b >> 13);
@@ -41,18 +63,33 @@ pub fn hash2(a: u32, b: u32) -> u32 {
 
 /// Hash of three words: draws and permutations.
 pub fn hash3(a: u32, b: u32, c: u32) -> u32 {
-    hash3_of(a, [b], c)[0]
+    hash3_of(a, [b], [c], |word| word, |_| {})[0]
 }
 
-/// `hash3` of `a`, each of `b`, and `c`.
+/// `hash3` of `a`, each of `b`, and the `c` beside it. `all` makes a register of one word; `abreast` is shown the hashes on
+/// the way.
 #[inline(always)]
-pub(crate) fn hash3_of<const S: usize>(a: u32, mut b: Words<S>, c: u32) -> Words<S> {
-    let mut hash = b.map(|b| SEED ^ a ^ b ^ c);
-    let (mut a, mut c, mut x, mut y) = ([a; S], [c; S], [X; S], [Y; S]);
+pub(crate) fn hash3_of<W: Word, const N: usize>(
+    a: u32,
+    mut b: Words<W, N>,
+    mut c: Words<W, N>,
+    all: impl Fn(u32) -> W,
+    abreast: impl Fn(&mut Words<W, N>),
+) -> Words<W, N> {
+    let seed = all(SEED ^ a);
+    let mut hash = b;
+    for n in 0..N {
+        hash[n] = seed ^ b[n] ^ c[n];
+    }
+    let (mut a, mut x, mut y) = ([all(a); N], [all(X); N], [all(Y); N]);
     mix(&mut a, &mut b, &mut hash);
+    abreast(&mut hash);
     mix(&mut c, &mut x, &mut hash);
+    abreast(&mut hash);
     mix(&mut y, &mut a, &mut hash);
+    abreast(&mut hash);
     mix(&mut b, &mut x, &mut hash);
+    abreast(&mut hash);
     mix(&mut y, &mut c, &mut hash);
     hash
 }

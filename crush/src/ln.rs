@@ -4,6 +4,8 @@
 //! included. `LOW` is not quite the logarithm it stands for, which makes neighbours in `u` tie and 65535 come out
 //! below 65534: nobody may compare `u` in place of its logarithm. [`bounds`] are what is safe to compare.
 
+use fearless_simd::prelude::*;
+
 /// 2^48: where the logarithm of the largest hash nearly is.
 pub(crate) const ONE: u64 = 1 << 48;
 
@@ -100,15 +102,17 @@ pub(crate) fn cost(u: u16, weight: u32) -> u64 {
     (ONE - ln(u)) / u64::from(weight)
 }
 
-/// Bounds of `(2^48 - ln(u)) / 2^44`, what `u` is short of 2^16 in octaves, wide enough for four roundings more.
+/// Bounds of `(2^48 - ln(u)) / 2^44`, what each hash `u` is short of 2^16 in octaves, wide enough for four roundings more.
 #[inline(always)]
-pub(crate) fn bounds(u: u32) -> (f32, f32) {
-    let bits = ((u + 1) as i32 as f32).to_bits();
-    let octave = (bits >> 23) as i32 as f32;
-    let m = f32::from_bits(bits & 0x7f_ffff | 0x3f80_0000);
+pub(crate) fn bounds<S: Simd>(simd: S, u: S::u32s) -> (S::f32s, S::f32s) {
+    let all = |value| S::f32s::splat(simd, value);
+    let signed: S::i32s = (u + 1).bitcast();
+    let bits: S::u32s = signed.to_float::<S::f32s>().bitcast();
+    let octave: S::i32s = (bits >> 23).bitcast();
+    let m: S::f32s = ((bits & 0x7f_ffff) | 0x3f80_0000).bitcast();
     // Interpolates log2(m) at the four Chebyshev nodes of [1, 2): no further than 0.00083 from it.
-    let log2 = (3.011_162_2 * m - 2.136_232) + m * m * (0.152_700_29 * m - 1.026_804_9);
-    let short = (16.0 + 127.0) - octave - log2;
+    let log2 = (m * 3.011_162_2 - 2.136_232) + m * m * (m * 0.152_700_29 - 1.026_804_9);
+    let short = all(16.0 + 127.0) - octave.to_float::<S::f32s>() - log2;
     (short - MARGIN, short + MARGIN)
 }
 
@@ -118,14 +122,22 @@ const MARGIN: f32 = 0.000_9;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fearless_simd::{Level, dispatch};
 
     #[test]
     fn bounds_hold_for_every_hash() {
+        for level in [Level::new(), Level::baseline()] {
+            dispatch!(level, simd => hold(simd));
+        }
+    }
+
+    fn hold<S: Simd>(simd: S) {
         // Half a unit in the last place each: a weight, its scale, a product, the limit.
         let (slack, unit) = (4.0 / f64::from(1 << 24), (1_u64 << 44) as f64);
         for u in 0..=u16::MAX {
             let exact = (ONE - ln(u)) as f64 / unit;
-            let (low, high) = bounds(u32::from(u));
+            let (low, high) = bounds(simd, S::u32s::splat(simd, u.into()));
+            let (low, high) = (low.as_slice()[0], high.as_slice()[0]);
             assert!(f64::from(low) <= exact * (1.0 - slack), "{u}: {low} {exact}");
             assert!(f64::from(high) >= exact * (1.0 + slack), "{u}: {high} {exact}");
             assert!(high > 0.0, "{u}: {high} sorts as its bits do");

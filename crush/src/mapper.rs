@@ -4,13 +4,16 @@
 //! Nothing here allocates once [`Scratch`] has grown to the map. Time is bounded by [`WORK_MAX`]: whatever the map
 //! and the tries it asks for, a mapping that has spent it finds nothing more.
 
+mod ahead;
 mod choose;
 mod firstn;
 mod indep;
 
-use crate::compile::{Compiled, DEVICE, FlatBucket, FlatStep, Slot};
+use crate::compile::{Compiled, DEVICE, FlatStep, Slot};
 use crate::hash::hash2;
-use crate::map::{Alg, Mode, NUM_REP_MAX, Step, WEIGHT_ONE, WORK_MAX};
+use crate::map::{Mode, NUM_REP_MAX, Step, WEIGHT_ONE, WORK_MAX};
+use crate::straw2::is_wide;
+use fearless_simd::Level;
 
 /// Working memory of one mapping at a time. Keep one per thread and pass it to every call, with any map.
 #[derive(Clone, Default, Debug)]
@@ -75,6 +78,9 @@ impl Chosen {
 struct Context<'a> {
     map: &'a Compiled,
     weights: &'a [u32],
+    /// How wide this machine's vectors are.
+    level: Level,
+    wide: bool,
     x: u32,
     type_id: u32,
     leaf: bool,
@@ -95,12 +101,10 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    /// Pays for one draw of a bucket; false if the mapping has spent all it may.
+    /// Pays for draws; false if the mapping has spent all it may.
     #[inline]
-    fn pay(&mut self, bucket: &FlatBucket) -> bool {
-        // A hash of a permutation or a list is not vectorised.
-        let price = if bucket.alg == Alg::Straw2 { bucket.len } else { bucket.len * 4 };
-        *self.work = self.work.saturating_sub(price + 8);
+    fn pay(&mut self, price: u32) -> bool {
+        *self.work = self.work.saturating_sub(price);
         *self.work > 0
     }
 
@@ -189,9 +193,12 @@ impl Compiled {
             (0, _) => 1,
             (tries, _) => tries,
         };
+        let level = Level::new();
         Context {
             map: self,
             weights,
+            level,
+            wide: is_wide(level),
             x,
             type_id,
             leaf,

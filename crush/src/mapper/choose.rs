@@ -10,18 +10,27 @@ impl Context<'_> {
         &self.map.buckets[slot as usize]
     }
 
+    /// The attempt at a leaf that attempt `r` at its parent begins with, the `nth` to be placed.
+    pub(super) fn leaf_r(&self, r: u32, nth: usize) -> u32 {
+        let vary = match self.vary_r {
+            0 => 0,
+            shift => r >> (shift - 1),
+        };
+        if self.stable { vary } else { nth as u32 + vary }
+    }
+
     /// The item `bucket` (which must not be empty) draws for attempt `r`.
     #[inline]
     pub(super) fn draw(&self, bucket: &FlatBucket, r: u32, draft: &mut Draft<'_>) -> Chosen {
         let position = match bucket.alg {
-            Alg::Straw2 => self.map.draws(bucket).choose(self.x, r, draft.keys),
+            Alg::Straw2 => self.map.draws(bucket).choose(self.level, self.x, r, draft.keys),
             Alg::Uniform => return self.permuted(bucket, r, draft),
             Alg::List => self.list_position(bucket, r),
         };
         self.item(bucket, position)
     }
 
-    fn item(&self, bucket: &FlatBucket, position: usize) -> Chosen {
+    pub(super) fn item(&self, bucket: &FlatBucket, position: usize) -> Chosen {
         let at = bucket.start as usize + position;
         Chosen { id: self.map.items[at], slot: self.map.slots[at] }
     }

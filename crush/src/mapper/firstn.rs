@@ -1,5 +1,6 @@
 //! Depth-first choosing for replicas: fills position after position, and closes ranks over what it cannot place.
 
+use super::ahead::{self, Descent, REPLICAS};
 use super::{Chosen, Context, Draft};
 use crate::compile::{DEVICE, Slot};
 
@@ -21,11 +22,17 @@ pub(super) fn choose(
     draft: &mut Draft<'_>,
 ) -> usize {
     let mut len = 0;
+    let mut ahead = None;
     for rep in 0..wanted as u32 {
         if len == chosen.len() {
             break;
         }
-        if let Attempt::Placed(item) = place(context, start, rep, &chosen[..len], leaves, draft) {
+        let nth = rep as usize % REPLICAS;
+        if nth == 0 {
+            ahead = if wanted as u32 - rep > 1 { ahead::look(context, start, rep) } else { None };
+        }
+        let first = ahead.map(|ahead| ahead[nth]);
+        if let Attempt::Placed(item) = place(context, start, rep, first, &chosen[..len], leaves, draft) {
             chosen[len] = item;
             len += 1;
         }
@@ -38,6 +45,7 @@ fn place(
     context: &Context<'_>,
     start: Slot,
     rep: u32,
+    mut first: Option<ahead::Attempt>,
     taken: &[Chosen],
     leaves: &mut [Chosen],
     draft: &mut Draft<'_>,
@@ -45,7 +53,9 @@ fn place(
     let mut search = Search::new(start, context.type_id, context.tries);
     loop {
         let r = rep + search.failures;
-        let Some(item) = search.descend(context, r, draft) else { return Attempt::Skipped };
+        let first = first.take();
+        let descent = first.map(|first| first.item);
+        let Some(item) = search.descend(context, r, descent, draft) else { return Attempt::Skipped };
         let verdict = match item {
             Found::Nothing => Verdict::Rejected,
             Found::Item(item) if taken.contains(&item) => Verdict::Collided,
@@ -56,7 +66,10 @@ fn place(
                     leaves[taken.len()] = item;
                     Some(item)
                 } else {
-                    let leaf = place_leaf(context, item.slot, r, &leaves[..taken.len()], draft);
+                    let leaf = {
+                        let first = first.and_then(|first| first.leaf);
+                        place_leaf(context, item.slot, r, first, &leaves[..taken.len()], draft)
+                    };
                     if let Some(leaf) = leaf {
                         leaves[taken.len()] = leaf;
                     }
@@ -80,17 +93,14 @@ fn place_leaf(
     context: &Context<'_>,
     start: Slot,
     parent_r: u32,
+    mut first: Option<Descent>,
     taken: &[Chosen],
     draft: &mut Draft<'_>,
 ) -> Option<Chosen> {
-    let vary = match context.vary_r {
-        0 => 0,
-        shift => parent_r >> (shift - 1),
-    };
-    let rep = if context.stable { 0 } else { taken.len() as u32 };
+    let r = context.leaf_r(parent_r, taken.len());
     let mut search = Search::new(start, 0, context.leaf_tries);
     loop {
-        let verdict = match search.descend(context, rep + vary + search.failures, draft)? {
+        let verdict = match search.descend(context, r + search.failures, first.take(), draft)? {
             Found::Nothing => Verdict::Rejected,
             Found::Item(leaf) if taken.contains(&leaf) => Verdict::Collided,
             Found::Item(leaf) if draft.is_out(context, leaf.id) => Verdict::Rejected,
@@ -130,13 +140,23 @@ impl Search {
         Search { top, at: top, type_id, tries, failures: 0, local_failures: 0 }
     }
 
-    /// Draws downwards until an item of the type. `None` where the way ends in a device of another type, or the
-    /// mapping has cost too much.
+    /// Draws downwards until an item of the type, unless where that leads is `known`. `None` where the way ends in a device
+    /// of another type, or the mapping has cost too much.
     #[inline]
-    fn descend(&mut self, context: &Context<'_>, r: u32, draft: &mut Draft<'_>) -> Option<Found> {
+    fn descend(
+        &mut self,
+        context: &Context<'_>,
+        r: u32,
+        known: Option<Descent>,
+        draft: &mut Draft<'_>,
+    ) -> Option<Found> {
+        if let Some(descent) = known {
+            self.at = descent.at;
+            return draft.pay(descent.price).then_some(Found::Item(descent.item));
+        }
         loop {
             let bucket = context.bucket(self.at);
-            if !draft.pay(bucket) {
+            if !draft.pay(bucket.price()) {
                 return None;
             }
             if bucket.len == 0 {

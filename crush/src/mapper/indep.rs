@@ -107,7 +107,7 @@ impl Descent {
         let mut at = start;
         loop {
             let bucket = context.bucket(at);
-            if !draft.pay(bucket) {
+            if !draft.pay(bucket.price()) {
                 return Found::Never;
             }
             if bucket.len == 0 {
