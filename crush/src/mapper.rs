@@ -12,12 +12,12 @@ mod indep;
 use crate::compile::{Compiled, DEVICE, FlatStep, Slot};
 use crate::hash::hash2;
 use crate::map::{Mode, NUM_REP_MAX, Step, WEIGHT_ONE, WORK_MAX};
-use crate::straw2::is_wide;
-use fearless_simd::Level;
+use crate::straw2::Vectors;
 
 /// Working memory of one mapping at a time. Keep one per thread and pass it to every call, with any map.
 #[derive(Clone, Default, Debug)]
 pub struct Scratch {
+    vectors: Vectors,
     /// One key per lane of the widest bucket.
     keys: Vec<f32>,
     /// A permutation of the largest bucket's positions.
@@ -78,9 +78,6 @@ impl Chosen {
 struct Context<'a> {
     map: &'a Compiled,
     weights: &'a [u32],
-    /// How wide this machine's vectors are.
-    level: Level,
-    wide: bool,
     x: u32,
     type_id: u32,
     leaf: bool,
@@ -94,6 +91,7 @@ struct Context<'a> {
 
 /// Working memory of choosing.
 struct Draft<'a> {
+    vectors: Vectors,
     keys: &'a mut [f32],
     permutation: &'a mut [u32],
     work: &'a mut u32,
@@ -193,12 +191,9 @@ impl Compiled {
             (0, _) => 1,
             (tries, _) => tries,
         };
-        let level = Level::new();
         Context {
             map: self,
             weights,
-            level,
-            wide: is_wide(level),
             x,
             type_id,
             leaf,
@@ -236,8 +231,8 @@ fn choose_step(
     scratch: &mut Scratch,
 ) -> usize {
     let wanted = if num > 0 { num as usize } else { num_rep.saturating_sub(num.unsigned_abs() as usize) };
-    let Scratch { keys, permutation, working: from, chosen, leaves, work, asked } = scratch;
-    let mut draft = Draft { keys, permutation, work, asked };
+    let Scratch { vectors, keys, permutation, working: from, chosen, leaves, work, asked } = scratch;
+    let mut draft = Draft { vectors: *vectors, keys, permutation, work, asked };
     let mut len = 0;
     if wanted > 0 {
         for start in &from[..working] {

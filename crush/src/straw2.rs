@@ -62,7 +62,7 @@ impl Draws<'_> {
     }
 
     /// The same for several buckets of at most [`GROUP`] items at once: while one hash waits for itself the others go on.
-    /// That pays where the machine [`is_wide`].
+    /// That pays where registers are [`wide`](Vectors::wide).
     #[inline]
     pub(crate) fn choose_each<const K: usize>(
         draws: [Draws<'_>; K],
@@ -199,13 +199,23 @@ fn count_near<S: Simd>(simd: S, lows: &[f32], lanes: usize, lowest: u32) -> u32 
     near
 }
 
-/// Whether one register holds a [`GROUP`]: its hashes are then all there is to do at a time.
-pub(crate) fn is_wide(level: Level) -> bool {
-    #[inline(always)]
-    fn width<S: Simd>(_: S) -> usize {
-        S::u32s::LEN
+/// What this machine draws with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Vectors {
+    pub level: Level,
+    /// One register holds a [`GROUP`]: its hashes are all there is to do at a time, unless several draws run in lock step.
+    pub wide: bool,
+}
+
+impl Default for Vectors {
+    fn default() -> Vectors {
+        #[inline(always)]
+        fn width<S: Simd>(_: S) -> usize {
+            S::u32s::LEN
+        }
+        let level = Level::new();
+        Vectors { level, wide: dispatch!(level, simd => width(simd)) >= GROUP }
     }
-    dispatch!(level, simd => width(simd)) >= GROUP
 }
 
 /// A register of ids or hashes.

@@ -23,7 +23,7 @@ impl Context<'_> {
     #[inline]
     pub(super) fn draw(&self, bucket: &FlatBucket, r: u32, draft: &mut Draft<'_>) -> Chosen {
         let position = match bucket.alg {
-            Alg::Straw2 => self.map.draws(bucket).choose(self.level, self.x, r, draft.keys),
+            Alg::Straw2 => self.map.draws(bucket).choose(draft.vectors.level, self.x, r, draft.keys),
             Alg::Uniform => return self.permuted(bucket, r, draft),
             Alg::List => self.list_position(bucket, r),
         };

@@ -29,7 +29,8 @@ pub(super) fn choose(
         }
         let nth = rep as usize % REPLICAS;
         if nth == 0 {
-            ahead = if wanted as u32 - rep > 1 { ahead::look(context, start, rep) } else { None };
+            ahead =
+                if wanted as u32 - rep > 1 { ahead::look(context, draft.vectors, start, rep) } else { None };
         }
         let first = ahead.map(|ahead| ahead[nth]);
         if let Attempt::Placed(item) = place(context, start, rep, first, &chosen[..len], leaves, draft) {
