@@ -1,6 +1,7 @@
 //! What must hold in every run, whatever happened.
 
 pub mod audit;
+pub mod chatter;
 pub mod compound;
 pub mod history;
 pub mod linearizability;

@@ -96,8 +96,9 @@ pub fn is_evidence(bug: Mutant, caught: &Caught) -> bool {
 
 /// Who speaks, by how they say it.
 fn checker_of(failure: &str) -> &'static str {
-    let signs: [(&str, &str); 21] = [
+    let signs: [(&str, &str); 22] = [
         ("lease safety: ", "lease safety"),
+        ("chatter: ", "chatter"),
         ("accounts: ", "space accounting"),
         ("log prefixes: ", "log prefixes"),
         ("scenario ", "scenario"),
@@ -237,6 +238,8 @@ fn options(bug: Mutant, seed: u64) -> Options {
             fault_interval: Duration::from_secs(1),
             ..busy
         },
+        // To two at once: each answer makes two more.
+        SlotsRenewedAtOnce => Options { faults: faults("crash"), size: 3, log_entries: 1000, ..refilling },
         PgTempKept | MapSkipped => Options { faults: faults("crash,reweight"), ..refilling },
         CommonKept => Options {
             faults: faults("crash"),

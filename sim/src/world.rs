@@ -6,6 +6,7 @@
 //!  faults ─────────┘
 //! ```
 
+use crate::checkers::chatter::Chatter;
 use crate::checkers::map_hash::MapHash;
 use crate::checkers::one_writer::OneWriter;
 use crate::network::{Arrival, Network, NetworkEvent, NodeId, mon_name};
@@ -153,6 +154,7 @@ pub struct World<N> {
     pub trace: Trace,
     pub map_hash: MapHash,
     pub one_writer: OneWriter,
+    pub chatter: Chatter,
     /// Requests that change something.
     writes: BTreeSet<RequestId>,
     /// What a checker found: the run is over.
@@ -187,6 +189,7 @@ impl<N: Node> World<N> {
             trace,
             map_hash: MapHash::default(),
             one_writer: OneWriter::default(),
+            chatter: Chatter::default(),
             writes: BTreeSet::new(),
             failure: None,
             runs: 0,
@@ -491,6 +494,9 @@ impl<N: Node> World<N> {
     fn send(&mut self, from: NodeId, to: Address, packet: Packet) {
         self.watch_writes(from, &packet);
         let now = self.now;
+        if let Err(why) = self.chatter.sends(now, from, packet.message.name()) {
+            return self.fail(why);
+        }
         match to {
             Address::Session(session) => self.network.send_on(now, from, session, packet),
             Address::Osd { id, address } => {

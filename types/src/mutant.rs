@@ -72,6 +72,7 @@ mutants! {
     BackfillMarkOff "backfill-mark-off" "writes to the object at the backfill mark are not shipped",
     BelowMarkNotShipped "below-mark-not-shipped" "writes below the backfill mark are not shipped",
     CommonKept "common-kept" "a write does not note that the head differs from its newest clone now",
+    SlotsRenewedAtOnce "slots-renewed-at-once" "slots for recovery are renewed as soon as they are granted",
     ScrubTakesBadCopy "scrub-takes-bad-copy" "a scrub does not see that a copy cannot be read",
     // Snapshots, locks, fencing.
     CloneNotMade "clone-not-made" "a write with a newer snapshot context does not clone the head",

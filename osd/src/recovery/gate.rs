@@ -8,7 +8,7 @@ use super::slots::Claim;
 use crate::pg::{Pg, PgContext};
 use crate::space::is_backfill_full;
 use nacre_maps::Flag;
-use nacre_types::{Epoch, Instant, Needs, OsdId};
+use nacre_types::{Epoch, Instant, Needs, OsdId, mutant};
 use nacre_wire::messages::{Reserve, ReserveReply};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -31,7 +31,10 @@ pub(super) struct Gate {
     work: Option<Work>,
     local: bool,
     granted: BTreeSet<OsdId>,
-    asked: Instant,
+    /// Whose slot is asked for, and when it last was.
+    asking: Option<(OsdId, Instant)>,
+    /// When those granted were last renewed.
+    renewed: Instant,
     /// Until when they are left alone.
     too_full: BTreeMap<OsdId, Instant>,
     held_by_flag: bool,
@@ -187,17 +190,24 @@ impl Pg {
             return false;
         }
         let next = filled.iter().copied().find(|osd| !gate.granted.contains(osd));
-        let renew = next.is_none() && now.since(gate.asked) >= RENEW_INTERVAL;
-        let ask = next.is_some() && now.since(gate.asked) >= ctx.config.tunables.resend_interval;
-        if renew || ask || (next.is_some() && gate.asked == Instant::ZERO) {
-            gate.asked = now;
-            let whom: Vec<OsdId> =
-                if renew { gate.granted.iter().copied().collect() } else { next.into_iter().collect() };
-            for osd in whom {
-                let (interval, bytes) = (self.members.since.0, self.info.bytes);
-                let reserve = Reserve { interval, backfill, release: false, priority, bytes };
-                self.send(ctx, osd, reserve);
-            }
+        let mut whom = Vec::new();
+        let is_due = now.since(gate.renewed) >= RENEW_INTERVAL || mutant!(SlotsRenewedAtOnce);
+        if is_due && !gate.granted.is_empty() {
+            gate.renewed = now;
+            whom.extend(&gate.granted);
+        }
+        let is_asked = |&(osd, at): &(OsdId, Instant)| {
+            next == Some(osd) && now.since(at) < ctx.config.tunables.resend_interval
+        };
+        if let Some(osd) = next
+            && !gate.asking.as_ref().is_some_and(is_asked)
+        {
+            gate.asking = Some((osd, now));
+            whom.push(osd);
+        }
+        for osd in whom {
+            let (interval, bytes) = (self.members.since.0, self.info.bytes);
+            self.send(ctx, osd, Reserve { interval, backfill, release: false, priority, bytes });
         }
         next.is_none()
     }
@@ -254,7 +264,6 @@ impl Pg {
     /// A target that was too full has made room.
     pub(crate) fn gate_ask_again(&mut self, osd: OsdId) {
         self.recovery.gate.too_full.remove(&osd);
-        self.recovery.gate.asked = Instant::ZERO;
     }
 
     /// Gives all slots back.
@@ -301,7 +310,9 @@ impl Pg {
 
     pub(super) fn on_reserve_reply(&mut self, ctx: &mut PgContext<'_>, from: OsdId, reply: &ReserveReply) {
         let gate = &mut self.recovery.gate;
-        gate.asked = if reply.granted { Instant::ZERO } else { ctx.now };
+        if reply.granted || reply.too_full {
+            gate.asking = gate.asking.filter(|(osd, _)| *osd != from);
+        }
         if gate.work.is_none() || !gate.local {
             // The work ended meanwhile: the slot is not needed.
             if reply.granted {
@@ -314,10 +325,10 @@ impl Pg {
             self.gate_too_full(ctx, from);
             self.backfill_purge(ctx, from);
         } else if reply.granted {
-            gate.granted.insert(from);
-            if self.filled(Work::Backfill).iter().all(|osd| self.recovery.gate.granted.contains(osd)) {
-                self.recovery.gate.asked = ctx.now;
+            if gate.granted.is_empty() {
+                gate.renewed = ctx.now;
             }
+            gate.granted.insert(from);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod bad_copies;
 mod clones;
+mod gate;
 mod lacking;
 mod thrash;
 mod unfound;
