@@ -310,13 +310,13 @@ impl Pg {
                 window.draining = window.pending.iter().find(idle).map(ObjectId::head);
                 break;
             };
-            if !ctx.shared.may_start_object(self.id) {
+            if !ctx.shared.throttle.may_start_object(ctx.now, self.id) {
                 return;
             }
             let head = self.log.head();
             let started = self.start_transfer(ctx, osd, &object, EVersion::ZERO, head, PushPurpose::Backfill);
             let Some(transfer) = started else { return };
-            ctx.shared.object_started();
+            ctx.shared.throttle.object_started(ctx.now);
             if let Some(Backfill { stage: Stage::Filling(window), .. }) =
                 self.recovery.backfills.get_mut(&osd)
             {
@@ -419,8 +419,7 @@ impl Pg {
         if again {
             window.pending.insert(object.clone());
         }
-        let starved = ctx.shared.object_finished(ctx.now);
-        ctx.requests.kick.extend(starved);
+        ctx.shared.throttle.object_finished(ctx.now);
     }
 
     /// Sends again what was not answered, starts over what stands still.

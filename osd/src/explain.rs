@@ -124,7 +124,7 @@ impl Pg {
         match self.recovery_wait() {
             // What stands still is told by `why` already.
             Some((since, Needs::Transfers(_)))
-                if ctx.shared.is_throttled(self.id) && !self.recovery.moves() =>
+                if ctx.shared.throttle.holds(self.id) && !self.recovery.moves() =>
             {
                 add("recovery", Some((since, Needs::Throttle)));
             }

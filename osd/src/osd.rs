@@ -217,6 +217,7 @@ impl<S: ObjectStore> Osd<S> {
                 idle = false;
                 self.store_event(now, event, out);
             }
+            self.core.requests.kick.extend(self.core.shared.throttle.turns(now));
             for id in std::mem::take(&mut self.core.requests.kick) {
                 idle = false;
                 self.with_pg(now, out, id, |pg, ctx| pg.turn(ctx));

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The primary drives it. What a client waits for goes first and past all slots ([`engine`]); the rest goes in log
-//! order, under slots here and at the members, and under a throttle that all PGs share ([`slots`]). An object goes out
+//! order, under slots here and at the members ([`slots`]), and under a throttle that all PGs share ([`throttle`]). An object goes out
 //! in pieces ([`source`]) and comes in whole or not at all ([`sink`]).
 //!
 //! Whoever lacks much has no seat meanwhile, and operations do not wait for it ([`lacking`]).
@@ -30,6 +30,7 @@ mod revert;
 mod sink;
 mod slots;
 mod source;
+mod throttle;
 mod unfound;
 
 pub(crate) use origin::older;

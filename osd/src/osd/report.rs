@@ -47,7 +47,7 @@ impl<S: ObjectStore> Osd<S> {
         if core.maps.heard_of > core.maps.epoch() {
             at = at.min(core.timers.ask_maps);
         }
-        at
+        core.shared.throttle.next_turn().map_or(at, |turn| at.min(turn))
     }
 
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Outbox<OsdEffect>) {

@@ -378,8 +378,7 @@ impl Pg {
     fn end_object(&mut self, ctx: &mut PgContext<'_>, object: &ObjectId) {
         let Some(active) = self.recovery.active.remove(object) else { return };
         if active.counted {
-            let starved = ctx.shared.object_finished(ctx.now);
-            ctx.requests.kick.extend(starved);
+            ctx.shared.throttle.object_finished(ctx.now);
         }
         self.object_recovered(ctx, object);
         self.recovery_changed(ctx);
@@ -390,8 +389,7 @@ impl Pg {
         if let Some(active) = self.recovery.active.get_mut(object)
             && std::mem::take(&mut active.counted)
         {
-            let starved = ctx.shared.object_finished(ctx.now);
-            ctx.requests.kick.extend(starved);
+            ctx.shared.throttle.object_finished(ctx.now);
         }
     }
 
@@ -439,8 +437,7 @@ impl Pg {
             }
             None => {
                 if counted {
-                    let starved = ctx.shared.object_finished(ctx.now);
-                    ctx.requests.kick.extend(starved);
+                    ctx.shared.throttle.object_finished(ctx.now);
                 }
                 self.object_recovered(ctx, object);
                 self.recovery_changed(ctx);
@@ -518,8 +515,7 @@ impl Pg {
         match self.recovery.active.get_mut(object) {
             Some(again) => again.counted = active.counted,
             None if active.counted => {
-                let starved = ctx.shared.object_finished(ctx.now);
-                ctx.requests.kick.extend(starved);
+                ctx.shared.throttle.object_finished(ctx.now);
                 self.object_recovered(ctx, object);
             }
             None => self.object_recovered(ctx, object),

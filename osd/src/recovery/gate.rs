@@ -119,7 +119,7 @@ impl Pg {
         if room
             && !self.recovery.gate.too_full()
             && let Some(head) = self.next_to_drain()
-            && ctx.shared.may_start_object(self.id)
+            && ctx.shared.throttle.may_start_object(ctx.now, self.id)
         {
             self.recovery.draining = Some(head);
         }
@@ -138,14 +138,14 @@ impl Pg {
     fn start_objects(&mut self, ctx: &mut PgContext<'_>) {
         while self.recovery.active.len() < PG_OBJECTS_MAX
             && let Some(object) = self.next_to_recover()
-            && ctx.shared.may_start_object(self.id)
+            && ctx.shared.throttle.may_start_object(ctx.now, self.id)
         {
             let before = self.missing.len();
             self.recover_object(ctx, &object);
             match self.recovery.active.get_mut(&object) {
                 Some(active) => {
                     active.counted = true;
-                    ctx.shared.object_started();
+                    ctx.shared.throttle.object_started(ctx.now);
                 }
                 // Removed at once, or unfound: on to the next one; anything else would go round for ever.
                 None if self.missing.len() < before || self.recovery.unfound.contains(&object) => {}

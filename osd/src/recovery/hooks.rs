@@ -16,12 +16,10 @@ impl Pg {
         self.drop_sinks(ctx);
         for active in self.recovery.active.values().filter(|active| active.counted) {
             let _ = active;
-            let starved = ctx.shared.object_finished(ctx.now);
-            ctx.requests.kick.extend(starved);
+            ctx.shared.throttle.object_finished(ctx.now);
         }
         for _ in 0..self.recovery.backfills.values().map(|backfill| backfill.counted()).sum() {
-            let starved = ctx.shared.object_finished(ctx.now);
-            ctx.requests.kick.extend(starved);
+            ctx.shared.throttle.object_finished(ctx.now);
         }
         ctx.requests.kick.extend(ctx.shared.release_local(self.id));
         self.release_remote(ctx);

@@ -1,9 +1,9 @@
-//! What the PGs of one OSD share: slots for recovery and backfill, here and for other primaries, and the throttle that
-//! keeps recovery out of clients' way.
+//! What the PGs of one OSD share: slots for recovery and backfill, here and for other primaries.
 //!
 //! A PG recovers in the background only while it holds a slot at its primary and one at every member it fills. Slots
 //! granted to other primaries expire unless renewed, so that a lost release costs time, not a slot.
 
+use super::throttle::Throttle;
 use crate::Tunables;
 use crate::space::Fullness;
 use nacre_types::{Epoch, Instant, OsdId, PgId};
@@ -13,22 +13,6 @@ use std::time::Duration;
 
 /// How long a remote slot is kept without a renewal.
 const REMOTE_SLOT_LIFE: Duration = Duration::from_secs(30);
-/// Objects on their way at once over all PGs when clients suffer.
-const OBJECTS_MIN: usize = 1;
-/// How often the throttle moves by one, and of how many operations it has to know by then.
-const ADJUST_INTERVAL: Duration = Duration::from_millis(100);
-const ADJUST_OPERATIONS: u32 = 16;
-/// Without operations for so long clients are idle.
-const CLIENTS_IDLE: Duration = Duration::from_secs(1);
-/// What an operation takes counts for so many of its bytes.
-const UNIT_BYTES: u64 = 64 << 10;
-/// What operations usually take, until that is known.
-const USUAL_START: Duration = Duration::from_millis(4);
-/// So many of a hundred operations usually take longer than what is called usual.
-const USUAL_SLOWER_PERCENT: u32 = 2;
-/// Operations that take so many times as long as usual are slow; of a hundred so many may be.
-const SLOW_TIMES: u32 = 2;
-const SLOW_PERCENT_MAX: u32 = 2;
 
 /// OSD-wide state of recovery, backfill and scrub.
 #[derive(Debug)]
@@ -41,10 +25,7 @@ pub struct OsdShared {
     arrivals: u64,
     remote: BTreeMap<PgId, Instant>,
     remote_waiting: Vec<Claim>,
-    objects: usize,
-    /// PGs that would start another object if they might.
-    starved: BTreeSet<PgId>,
-    throttle: Throttle,
+    pub throttle: Throttle,
     scrubbing: Option<PgId>,
     /// First come; the slot goes to the first of them when it is free.
     scrub_waiting: VecDeque<PgId>,
@@ -59,23 +40,8 @@ pub struct Claim {
     pub interval: Epoch,
 }
 
-#[derive(Debug)]
-struct Throttle {
-    limit: usize,
-    /// When clients are idle.
-    limit_max: usize,
-    adjusted: Instant,
-    last_client_op: Instant,
-    /// What all but a few operations took when nothing was being recovered.
-    usual: Duration,
-    /// Operations since the last adjustment, and how many of them were slow.
-    operations: u32,
-    slow: u32,
-}
-
 impl OsdShared {
     pub fn new(tunables: &Tunables) -> OsdShared {
-        let limit_max = tunables.recovery_objects_max;
         OsdShared {
             pgs_max: tunables.recovery_pgs_max,
             local: BTreeSet::new(),
@@ -83,17 +49,7 @@ impl OsdShared {
             arrivals: 0,
             remote: BTreeMap::new(),
             remote_waiting: Vec::new(),
-            objects: 0,
-            starved: BTreeSet::new(),
-            throttle: Throttle {
-                limit: OBJECTS_MIN,
-                limit_max,
-                adjusted: Instant::ZERO,
-                last_client_op: Instant::ZERO,
-                usual: USUAL_START,
-                operations: 0,
-                slow: 0,
-            },
+            throttle: Throttle::new(tunables.recovery_objects_max),
             scrubbing: None,
             scrub_waiting: VecDeque::new(),
             fullness: Fullness::default(),
@@ -104,8 +60,7 @@ impl OsdShared {
     #[must_use]
     pub fn set_bounds(&mut self, tunables: &Tunables) -> Vec<PgId> {
         self.pgs_max = tunables.recovery_pgs_max;
-        self.throttle.limit_max = tunables.recovery_objects_max;
-        self.throttle.limit = self.throttle.limit.min(self.throttle.limit_max);
+        self.throttle.set_limit(tunables.recovery_objects_max);
         self.grant_local()
     }
 
@@ -127,7 +82,7 @@ impl OsdShared {
     pub fn release_local(&mut self, pg: PgId) -> Vec<PgId> {
         self.local.remove(&pg);
         self.local_waiting.retain(|&(_, _, waiting)| waiting != pg);
-        self.starved.remove(&pg);
+        self.throttle.forget(pg);
         self.grant_local()
     }
 
@@ -169,50 +124,10 @@ impl OsdShared {
         granted
     }
 
-    /// Whether one more object may be on its way. If not, the PG gets a turn once that changes.
-    pub fn may_start_object(&mut self, pg: PgId) -> bool {
-        let may = self.objects < self.throttle.limit;
-        if may {
-            self.starved.remove(&pg);
-        } else {
-            self.starved.insert(pg);
-        }
-        may
-    }
-
-    pub fn object_started(&mut self) {
-        self.objects += 1;
-    }
-
-    /// Returns the PGs that wait for their turn.
-    #[must_use]
-    pub fn object_finished(&mut self, now: Instant) -> BTreeSet<PgId> {
-        assert!(self.objects > 0, "every object that finishes was started");
-        self.objects -= 1;
-        if now.since(self.throttle.last_client_op) > CLIENTS_IDLE {
-            self.throttle.limit = self.throttle.limit_max;
-        }
-        std::mem::take(&mut self.starved)
-    }
-
-    /// A client's operation took this long from arrival to answer: recovery yields if that is more than usual. What an
-    /// operation of many bytes takes counts for each [`UNIT_BYTES`].
+    /// A client's operation took this long from arrival to answer: recovery yields if that is more than usual.
     pub fn client_op_took(&mut self, now: Instant, took: Duration, bytes: u64) {
-        let units = 1 + bytes / UNIT_BYTES;
-        let took = took / u32::try_from(units).unwrap_or(u32::MAX);
-        let recovers = self.objects > 0 || self.remote.values().any(|expires| *expires > now);
-        let throttle = &mut self.throttle;
-        let were_idle = now.since(std::mem::replace(&mut throttle.last_client_op, now)) > CLIENTS_IDLE;
-        if !recovers {
-            throttle.learn(took);
-        }
-        // It begins carefully: the other way round clients suffer until that is noticed.
-        if !recovers || were_idle {
-            return throttle.restart(now);
-        }
-        throttle.operations += 1;
-        throttle.slow += u32::from(took > throttle.usual * SLOW_TIMES);
-        throttle.adjust(now);
+        let is_filled = self.remote.values().any(|expires| *expires > now);
+        self.throttle.client_op_took(now, took, bytes, is_filled);
     }
 
     /// One PG is scrubbed at a time. Whoever may not now is told by [`OsdShared::scrub_ended`] when its turn comes.
@@ -246,11 +161,6 @@ impl OsdShared {
         self.scrubbing
     }
 
-    /// Whether the throttle keeps the PG from starting another object.
-    pub fn is_throttled(&self, pg: PgId) -> bool {
-        self.starved.contains(&pg)
-    }
-
     /// A PG is gone or starts over: give back whatever it holds.
     pub fn forget(&mut self, pg: PgId) {
         // Whoever gets a slot by this finds out with its next tick.
@@ -258,37 +168,6 @@ impl OsdShared {
         self.remote.remove(&pg);
         self.remote_waiting.retain(|waiting| waiting.pg != pg);
         let _ = self.scrub_ended(pg);
-    }
-}
-
-impl Throttle {
-    /// Moves what is usual by a little: up or down so that in the end the wanted share is slower.
-    fn learn(&mut self, took: Duration) {
-        let step = self.usual / 2000;
-        self.usual = match took > self.usual {
-            true => (self.usual + step * (100 - USUAL_SLOWER_PERCENT)).min(took),
-            false => (self.usual - step * USUAL_SLOWER_PERCENT).max(took),
-        };
-    }
-
-    fn restart(&mut self, now: Instant) {
-        self.limit = OBJECTS_MIN;
-        self.adjusted = now;
-        (self.operations, self.slow) = (0, 0);
-    }
-
-    fn adjust(&mut self, now: Instant) {
-        let since = now.since(self.adjusted);
-        if since < ADJUST_INTERVAL || self.operations < ADJUST_OPERATIONS && since < CLIENTS_IDLE {
-            return;
-        }
-        let suffers = self.slow * 100 > self.operations * SLOW_PERCENT_MAX;
-        self.limit = match suffers {
-            true => (self.limit / 2).max(OBJECTS_MIN),
-            false => (self.limit + 1).min(self.limit_max),
-        };
-        self.adjusted = now;
-        (self.operations, self.slow) = (0, 0);
     }
 }
 
@@ -331,14 +210,15 @@ mod tests {
         assert_eq!(shared.set_bounds(&more), [pg(3)]);
         let fewer = Tunables { recovery_pgs_max: 1, recovery_objects_max: 2, ..Tunables::default() };
         assert_eq!(shared.set_bounds(&fewer), []);
-        shared.object_started();
-        let _ = shared.object_finished(Instant::from_millis(5000));
         assert_eq!(shared.release_local(pg(0)), [], "three are still above one");
+        let (throttle, now) = (&mut shared.throttle, Instant::from_millis(5000));
+        throttle.object_started(now);
+        throttle.object_finished(now);
         for _ in 0..2 {
-            assert!(shared.may_start_object(pg(1)));
-            shared.object_started();
+            assert!(throttle.may_start_object(now, pg(1)));
+            throttle.object_started(now);
         }
-        assert!(!shared.may_start_object(pg(1)));
+        assert!(!throttle.may_start_object(now, pg(1)));
     }
 
     #[test]
@@ -352,46 +232,5 @@ mod tests {
         assert_eq!(shared.scrub_ended(pg(9)), Some(pg(0)));
         assert!(shared.may_scrub(pg(0)));
         assert_eq!(shared.scrub_ended(pg(0)), None);
-    }
-
-    #[test]
-    fn suffering_clients_slow_recovery_down_and_idle_ones_let_it_go() {
-        let mut shared = OsdShared::new(&Tunables::default());
-        let mut now = Instant::from_millis(1000);
-        let most = Tunables::default().recovery_objects_max;
-        let room = |shared: &mut OsdShared| {
-            let mut started = 0;
-            while shared.may_start_object(pg(0)) {
-                shared.object_started();
-                started += 1;
-            }
-            shared.objects -= started;
-            started
-        };
-        // One in twenty usually takes 9 ms, the others 3.
-        let mut operations = |shared: &mut OsdShared, count: u64, slow_ms: u64| {
-            for n in 0..count {
-                now = now + Duration::from_micros(500);
-                let took = if n % 20 == 0 { 9 } else { 3 };
-                let took = if n % 5 == 0 { slow_ms.max(took) } else { took };
-                shared.client_op_took(now, Duration::from_millis(took), 4096);
-            }
-            now
-        };
-        operations(&mut shared, 20_000, 0);
-        let usual = shared.throttle.usual;
-        assert!((2..9).contains(&usual.as_millis()), "{usual:?}");
-        assert_eq!(room(&mut shared), OBJECTS_MIN);
-        shared.object_started();
-        operations(&mut shared, 5000, 0);
-        assert_eq!(room(&mut shared), most - 1, "nobody suffers");
-        operations(&mut shared, 2000, 30);
-        assert_eq!(room(&mut shared), OBJECTS_MIN - 1);
-        let now = operations(&mut shared, 5000, 0);
-        assert_eq!(room(&mut shared), most - 1);
-        assert_eq!(shared.throttle.usual, usual, "what happens meanwhile is not usual");
-        operations(&mut shared, 2000, 30);
-        let _ = shared.object_finished(now + Duration::from_secs(60));
-        assert_eq!(room(&mut shared), most, "they are idle");
     }
 }
