@@ -47,6 +47,12 @@ pub struct Pool {
     /// Over its quota: writes get `QuotaExceeded`, deletes pass.
     #[prost(bool, tag = "15")]
     pub full: bool,
+    /// All its PGs have been active: one that nobody has a copy of was lost, and is not begun anew unasked.
+    #[prost(bool, tag = "16")]
+    pub started: bool,
+    /// PGs that are to be begun anew where nobody has a copy, by seed, and the epoch in which that was ordered.
+    #[prost(btree_map = "uint32, uint64", tag = "17")]
+    pub begun_anew: BTreeMap<u32, u64>,
 }
 
 /// Snapshots `start..start + length`.
@@ -74,6 +80,11 @@ impl Pool {
 
     pub fn created(&self) -> Epoch {
         Epoch(self.created)
+    }
+
+    /// Whether an OSD may make the PG, empty, if nobody has a copy of it.
+    pub fn may_begin(&self, seed: u32) -> bool {
+        !self.started || self.begun_anew.contains_key(&seed)
     }
 
     pub fn snap_seq(&self) -> SnapId {

@@ -131,6 +131,7 @@ const TABLE: &[Entry] = &[
     change("osd rm-pg-upmap", &["pgid"], pg::rm_upmap),
     change("osd pg-upmap-items", &["pgid", "ids"], pg::upmap_items),
     change("osd rm-pg-upmap-items", &["pgid"], pg::rm_upmap_items),
+    change("osd force-create-pg", &["pgid", "yes"], pg::force_create),
     read("pg ls", &["pool", "osd", "states"], pg::ls),
     read("pg dump", &[], pg::dump),
     read("pg map", &["pgid"], pg::map),

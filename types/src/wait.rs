@@ -38,6 +38,8 @@ pub enum Needs {
     CompleteCopy {
         started: Epoch,
     },
+    /// Any copy at all: every OSD that could have one says that it has none.
+    AnyCopy,
     /// A log that meets the one here; that one's does not.
     MatchingLog(OsdId),
     /// The monitors to record that the PG's primary is alive.
@@ -207,6 +209,7 @@ impl Needs {
             LogOf(osds) => new("log_of").osds(osds),
             ActingSet(osds) => new("acting_set").osds(osds),
             CompleteCopy { started } => new("complete_copy").numbers(started.0, 0),
+            AnyCopy => new("any_copy"),
             MatchingLog(osd) => new("matching_log").osds(&[*osd]),
             UpThru => new("up_thru"),
             Activation(osds) => new("activation").osds(osds),
@@ -273,6 +276,7 @@ impl Needs {
             "log_of" => LogOf(osds),
             "acting_set" => ActingSet(osds),
             "complete_copy" => CompleteCopy { started: Epoch(a) },
+            "any_copy" => AnyCopy,
             "matching_log" => MatchingLog(*osds.first()?),
             "up_thru" => UpThru,
             "activation" => Activation(osds),
@@ -350,6 +354,7 @@ impl fmt::Display for Needs {
             CompleteCopy { started } => {
                 write!(f, "a complete copy of what was served up to epoch {started}: none is reachable")
             }
+            AnyCopy => f.write_str("a copy of it: every OSD that could have one has none"),
             MatchingLog(osd) => write!(f, "a log that meets the one here: that of {osd} does not"),
             UpThru => f.write_str("the monitors to record that its primary is alive"),
             Activation(osds) => write!(f, "{} to record the start", list(osds)),

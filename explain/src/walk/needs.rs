@@ -58,6 +58,19 @@ impl Walk<'_> {
                     self.any_down(&down);
                 }
             }
+            Needs::AnyCopy => {
+                self.leaf(
+                    Cause::Incomplete,
+                    format!("PG {pg}"),
+                    format!("PG {pg} was in use, and every OSD that could have a copy of it says that it has none: their disks were wiped or replaced"),
+                );
+                self.step("if one of those disks is still somewhere, start its OSD with it", None);
+                self.unsafe_step(
+                    "only if every copy is gone for ever: begin it anew, empty",
+                    format!("nacre pg force-create {pg} --yes-i-really-mean-it"),
+                    format!("everything that was in PG {pg}"),
+                );
+            }
             Needs::MarkedUp | Needs::Boot => {
                 self.monitors_for(primary, &format!("{primary} needs to be marked up"))
             }

@@ -6,6 +6,8 @@ use crate::leader::{Memory, PgReport};
 use crate::service::Service;
 use nacre_maps::OsdMap;
 use nacre_types::{Instant, ObjectId, OsdId, PgId};
+use nacre_wire::ErrorCode;
+use nacre_wire::messages::LogLevel;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -169,6 +171,37 @@ pub(super) fn stat(state: &Service, context: &Context<'_>, _: &Args) -> Result<R
     let by_state: Vec<Value> = states.iter().map(|(name, num)| json!({"name": name, "num": num})).collect();
     Ok(Reply::done(text)
         .with_json(json!({"num_pgs": total, "num_pg_by_state": by_state, "num_bytes": usage})))
+}
+
+/// A PG that nobody has a copy of may be made again, empty.
+pub(super) fn force_create(
+    draft: &mut Draft<'_>,
+    context: &Context<'_>,
+    args: &Args,
+) -> Result<Reply, Failure> {
+    let pg = args.pg()?;
+    let pool = draft.pool(pg.pool).filter(|pool| pg.seed < pool.pg_num).ok_or_else(|| no_pg(pg))?;
+    if pool.may_begin(pg.seed) {
+        return Ok(Reply::done(format!("PG {pg} may be made already")));
+    }
+    let state = context.memory.pg_state(context.now, &draft.state.osdmap, pg);
+    if !state.split('+').any(|word| word == "incomplete" || word == "down") {
+        let text = format!("PG {pg} is {state}, not incomplete: `nacre explain pg {pg}` says what it needs");
+        return Err(Failure::new(ErrorCode::Busy, text));
+    }
+    if !args.flag("yes")? {
+        let text = format!(
+            "this gives up all of PG {pg}, and copies that turn up later are removed: repeat with yes if no disk with a \
+             copy exists any more"
+        );
+        return Err(Failure::new(ErrorCode::NotPermitted, text));
+    }
+    let epoch = draft.epoch();
+    if let Some(pool) = draft.pool_mut(pg.pool) {
+        pool.begun_anew.insert(pg.seed, epoch.0);
+    }
+    draft.log(LogLevel::Warning, "mon", format!("PG {pg} is to be made anew if nobody has a copy of it"));
+    Ok(Reply::done(format!("PG {pg} is made anew once every OSD that could have a copy is up or lost")))
 }
 
 // Pins. Only such are taken as would be followed: an OSD that is not there or out would make a pin without effect.

@@ -5,8 +5,8 @@ use super::{Frame, Memory};
 use crate::draft::Draft;
 use crate::options::{mon_number, mon_text};
 use crate::placement;
-use nacre_maps::{Flag, OsdInfo, WEIGHT_OUT};
-use nacre_types::{ClientId, OsdId, PoolId};
+use nacre_maps::{Flag, OsdInfo, Pool, WEIGHT_OUT};
+use nacre_types::{ClientId, OsdId, PgId, PoolId};
 use nacre_wire::messages::LogLevel;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ pub(crate) fn look_after(draft: &mut Draft<'_>, memory: &mut Memory, frame: &Fra
     mark_silent_down(draft, memory, frame);
     watch_full(draft, memory);
     watch_quotas(draft, memory);
+    watch_starts(draft, memory);
     expire_blocklist(draft);
 }
 
@@ -130,6 +131,30 @@ fn watch_quotas(draft: &mut Draft<'_>, memory: &Memory) {
                 if over { "has reached its quota: writes get an error" } else { "is below its quota again" };
             let text = format!("pool '{}' {what}", pool.name);
             draft.log(LogLevel::Warning, "mon", text);
+        }
+    }
+}
+
+/// Once all PGs of a pool have been active, none of them is made anew because nobody has a copy. One that was, by order,
+/// is like the others again.
+fn watch_starts(draft: &mut Draft<'_>, memory: &Memory) {
+    let is_active = |pg: PgId, since: u64| {
+        memory.pgs.get(&pg).is_some_and(|report| {
+            report.stat.reported_epoch >= since && report.stat.state.split('+').any(|word| word == "active")
+        })
+    };
+    let mut changed: Vec<(PoolId, Pool)> = Vec::new();
+    for (id, pool) in draft.pools().filter(|(_, pool)| !pool.started || !pool.begun_anew.is_empty()) {
+        let mut next = pool.clone();
+        next.started |= (0..pool.pg_num).all(|seed| is_active(PgId::new(id, seed), 0));
+        next.begun_anew.retain(|&seed, &mut since| !is_active(PgId::new(id, seed), since));
+        if next != *pool {
+            changed.push((id, next));
+        }
+    }
+    for (id, next) in changed {
+        if let Some(pool) = draft.pool_mut(id) {
+            *pool = next;
         }
     }
 }

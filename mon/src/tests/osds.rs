@@ -243,6 +243,41 @@ fn full_is_set_and_cleared_with_hysteresis_and_quotas_fill_pools() {
 }
 
 #[test]
+fn a_pg_that_was_in_use_is_made_anew_only_by_order() {
+    let mut world = world(&["h1", "h2", "h3"]);
+    world.ok(json!({"prefix": "osd pool create", "pool": "p", "pg_num": 2}));
+    let map = world.mon(0).osdmap();
+    let pgs: Vec<_> = map.pgs().collect();
+    let primaries: Vec<u32> = pgs.iter().map(|&pg| map.pg(pg).unwrap().primary().unwrap().0).collect();
+    let report = |world: &mut World, seed: usize, state: &str, epoch: u64| {
+        let (pg, osd) = (pgs[seed].as_u64(), primaries[seed]);
+        let stat = PgStat { pg, state: state.into(), reported_epoch: epoch, ..PgStat::default() };
+        say(world, osd, OsdStats { osd, instance: 1, pgs: vec![stat], ..OsdStats::default() });
+        world.run(Duration::from_secs(1));
+        world.mon(0).osdmap().pool_by_name("p").unwrap().1.clone()
+    };
+    let order = |world: &mut World, yes: bool| {
+        let order = json!({"prefix": "osd force-create-pg", "pgid": pgs[1].to_string(), "yes": yes});
+        world.command(order).code == 0
+    };
+    assert!(!report(&mut world, 0, "active+clean", 1).started);
+    assert!(!report(&mut world, 1, "activating", 1).started);
+    assert!(order(&mut world, false), "it may be made already");
+    assert!(report(&mut world, 1, "active+degraded", 1).started);
+
+    assert!(!order(&mut world, true), "it is active");
+    let pool = report(&mut world, 1, "incomplete", 2);
+    assert!(pool.started && !pool.may_begin(1));
+    assert!(!order(&mut world, false), "it wants to be told that this is meant");
+    assert!(order(&mut world, true));
+    let epoch = world.mon(0).osdmap().epoch().0;
+    // What was said of it under an older map is no sign that it was made.
+    let pool = report(&mut world, 1, "active+clean", epoch - 1);
+    assert!(pool.may_begin(1) && !pool.may_begin(0));
+    assert!(!report(&mut world, 1, "active+clean", epoch).may_begin(1), "once");
+}
+
+#[test]
 fn health_names_what_is_wrong() {
     let mut world = world(&["h1", "h2", "h3"]);
     world.ok(json!({"prefix": "osd pool create", "pool": "p", "pg_num": 4}));

@@ -37,6 +37,13 @@ pub enum PgCommand {
         #[arg(long)]
         yes_i_really_mean_it: bool,
     },
+    /// Begins a PG anew, empty, of which no copy exists any more. Gives up all that was in it.
+    ForceCreate {
+        pg: PgId,
+        /// Copies that turn up later are removed.
+        #[arg(long)]
+        yes_i_really_mean_it: bool,
+    },
 }
 
 impl PgCommand {
@@ -76,6 +83,9 @@ impl PgCommand {
                 let (_, done) = ask_primary(context, pg, "mark_unfound_lost", args)?;
                 output::print(context.format, &done, gave_up);
                 Ok(())
+            }
+            PgCommand::ForceCreate { pg, yes_i_really_mean_it: yes } => {
+                context.tell(json!({"prefix": "osd force-create-pg", "pgid": pg.to_string(), "yes": yes}))
             }
         }
     }

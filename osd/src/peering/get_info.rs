@@ -4,7 +4,7 @@ use super::{PriorSet, member::heard, prior_set::Witness};
 use crate::log::{Info, PastIntervals};
 use crate::pg::{Pg, PgContext, PgPeer, State};
 use nacre_maps::OsdMap;
-use nacre_types::{EVersion, Epoch, OsdId};
+use nacre_types::{EVersion, Epoch, Needs, OsdId};
 use nacre_wire::messages::{LogLevel, PgNotify, PgQuery};
 use std::collections::BTreeSet;
 
@@ -134,11 +134,14 @@ impl Pg {
             }
         } else {
             // Every OSD that could know more has said that it does not.
-            self.past_known = true;
             if !self.info.exists {
-                let Some(created) = ctx.map.pool(self.id.pool).map(|pool| pool.created()) else { return };
-                self.info = Info::created(self.id, created);
+                let Some(pool) = ctx.map.pool(self.id.pool) else { return };
+                if !pool.may_begin(self.id.seed) {
+                    return self.enter(ctx, State::Incomplete { needs: Needs::AnyCopy });
+                }
+                self.info = Info::created(self.id, pool.created());
             }
+            self.past_known = true;
             self.info.history.same_interval_since = self.interval();
             self.persist_everything(ctx);
         }

@@ -18,6 +18,11 @@ struct Acked {
 }
 
 impl OneWriter {
+    /// An administrator gave the PG up: it begins anew.
+    pub fn given_up(&mut self, pg: PgId) {
+        self.pgs.remove(&pg);
+    }
+
     /// `osd` acknowledges a write of `pg` that happened as `version`.
     pub fn acknowledged(
         &mut self,

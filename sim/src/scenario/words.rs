@@ -320,7 +320,13 @@ impl Scenario {
             text = text.replace(&format!("${}", char::from(b'A' + at as u8)), &osd.to_string());
         }
         let order: Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
-        match command(&mut self.cluster, order) {
+        let begun_anew = (order["prefix"] == "osd force-create-pg").then(|| order["pgid"].clone());
+        let answer = command(&mut self.cluster, order);
+        if let (Ok(_), Some(pg)) = (&answer, begun_anew) {
+            let pg = pg.as_str().and_then(|pg| pg.parse().ok()).ok_or("it is no PG")?;
+            self.cluster.world.one_writer.given_up(pg);
+        }
+        match answer {
             Ok(answer) if fails => Err(format!("it succeeds: {answer}")),
             Err(why) if !fails => Err(why),
             _ => Ok(()),

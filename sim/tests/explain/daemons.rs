@@ -124,6 +124,20 @@ fn the_last_writer_is_away() {
 }
 
 #[test]
+fn every_disk_was_wiped() {
+    let mut lab = Lab::new();
+    lab.write(2, 100);
+    lab.run(2);
+    (0..3).for_each(|member| lab.kill(member));
+    (0..3).for_each(|member| lab.wipe(member));
+    (0..3).for_each(|member| lab.start(member));
+    lab.run(20);
+    for question in [Question::Pg(PG), op("x")] {
+        lab.expect(question, Cause::Incomplete, "none", "pg force-create 1.0");
+    }
+}
+
+#[test]
 fn an_operation_waits_for_the_last_writer() {
     let mut lab = split_history();
     lab.begin_write(1, "x", 100);

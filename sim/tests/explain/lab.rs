@@ -102,6 +102,12 @@ impl Lab {
         self.cluster.crash_osd(at, true);
     }
 
+    /// Its disk is empty at the next start.
+    pub fn wipe(&mut self, member: usize) {
+        let at = self.members[member];
+        self.cluster.wipe_osd(at);
+    }
+
     pub fn start(&mut self, member: usize) {
         let at = self.members[member];
         self.cluster.start_osd(at);
@@ -303,7 +309,7 @@ fn expect(answer: &Explanation, cause: Cause, leaf: &str, step: &str) {
     // What may cost data says so; what is offered otherwise is none of that.
     for step in &answer.steps {
         let command = step.command.as_deref().unwrap_or_default();
-        let costs = ["osd lost", "mark-unfound-lost", "osd rm", "min_size", "blocklist rm"];
+        let costs = ["osd lost", "mark-unfound-lost", "force-create", "osd rm", "min_size", "blocklist rm"];
         assert!(
             step.loses.is_some() || !costs.iter().any(|word| command.contains(word)),
             "{command} says nothing of data"
