@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The primary drives it. What a client waits for goes first and past all slots ([`engine`]); the rest goes in log
-//! order, under slots here and at the members ([`slots`]), and under a throttle that all PGs share ([`throttle`]). An object goes out
-//! in pieces ([`source`]) and comes in whole or not at all ([`sink`]).
+//! order, under slots here and at the members ([`slots`]), and under a throttle that all PGs share ([`throttle`]). An
+//! object goes out in pieces ([`source`]) and comes in whole or not at all ([`sink`]).
 //!
 //! Whoever lacks much has no seat meanwhile, and operations do not wait for it ([`lacking`]).
 //!

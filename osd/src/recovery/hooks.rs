@@ -14,8 +14,7 @@ impl Pg {
     /// Drops all work in progress: an interval ended.
     pub(crate) fn recovery_reset(&mut self, ctx: &mut PgContext<'_>) {
         self.drop_sinks(ctx);
-        for active in self.recovery.active.values().filter(|active| active.counted) {
-            let _ = active;
+        for _ in self.recovery.active.values().filter(|active| active.counted) {
             ctx.shared.throttle.object_finished(ctx.now);
         }
         for _ in 0..self.recovery.backfills.values().map(|backfill| backfill.counted()).sum() {

@@ -5,7 +5,7 @@ use crate::network::NodeId;
 use nacre_types::Instant;
 use std::collections::BTreeMap;
 
-/// Ten times what the busiest runs need.
+/// Ten times what the busiest of 180 seeds needed.
 const PACKETS_MAX: u32 = 20_000;
 
 #[derive(Default)]
