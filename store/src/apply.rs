@@ -53,6 +53,7 @@ impl<K: Kv> Store<K> {
     pub(crate) fn finish(&mut self, change: Change) {
         for (chunk, references) in change.references {
             self.overlay.top().put(keys::references(chunk), references.encode());
+            self.references.put(chunk, references);
         }
     }
 
@@ -308,15 +309,20 @@ impl<K: Kv> Store<K> {
         let references = match change.references.entry(chunk) {
             Entry::Occupied(references) => references.into_mut(),
             Entry::Vacant(vacant) => {
-                vacant.insert(match self.overlay.get(&self.kv, &keys::references(chunk))? {
-                    None => References::new(),
-                    Some(value) => References::decode(value).ok_or_else(|| {
-                        StoreError::Corrupt(format!("the reference counts of chunk {chunk} do not decode"))
-                    })?,
-                })
+                let known = self.references.get(chunk).cloned();
+                vacant.insert(known.map_or_else(|| self.load_references(chunk), Ok)?)
             }
         };
         Ok(&mut references.extra[(block % CHUNK_BLOCKS) as usize])
+    }
+
+    fn load_references(&self, chunk: u64) -> Result<References, StoreError> {
+        match self.overlay.get(&self.kv, &keys::references(chunk))? {
+            None => Ok(References::new()),
+            Some(value) => References::decode(value).ok_or_else(|| {
+                StoreError::Corrupt(format!("the reference counts of chunk {chunk} do not decode"))
+            }),
+        }
     }
 
     /// Whether others refer to the block too.

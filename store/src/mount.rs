@@ -10,6 +10,7 @@ use crate::index::cache::Cache;
 use crate::index::keys;
 use crate::index::onode::Onode;
 use crate::index::overlay::Overlay;
+use crate::index::references::ReferenceCache;
 use crate::index::shard::{SHARD_BLOCKS, Shard};
 use crate::index::state::{self, Applied, Checkpointed, Identity};
 use crate::io::Io;
@@ -57,6 +58,7 @@ impl<K: Kv> Store<K> {
             journal,
             overlay: Overlay::new(checkpointed.seq + 1),
             cache: Cache::new(config.cache_objects, config.cache_shards),
+            references: ReferenceCache::new(config.cache_references),
             allocator: Allocator::new(space.free, superblock.data_blocks),
             deferred: Deferred::default(),
             checkpoint: CheckpointState::Idle,

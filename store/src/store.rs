@@ -19,6 +19,7 @@ use crate::deferred::Deferred;
 use crate::index::cache::Cache;
 use crate::index::keys;
 use crate::index::overlay::Overlay;
+use crate::index::references::ReferenceCache;
 use crate::index::state::{self, Applied, Checkpointed};
 use crate::io::Io;
 use crate::journal::ring::Ring;
@@ -48,6 +49,8 @@ pub struct StoreConfig {
     pub cache_objects: usize,
     /// Decoded extent map shards kept, about 900 bytes each.
     pub cache_shards: usize,
+    /// Decoded chunks of reference counts kept, about 300 bytes each.
+    pub cache_references: usize,
 }
 
 impl Default for StoreConfig {
@@ -60,6 +63,7 @@ impl Default for StoreConfig {
             settled_bytes_max: 256 << 10,
             cache_objects: 32 << 10,
             cache_shards: 64 << 10,
+            cache_references: 16 << 10,
         }
     }
 }
@@ -72,8 +76,11 @@ impl StoreConfig {
         if self.writeback_in_flight_max == 0 {
             return Err("writeback_in_flight_max must not be zero: nothing would be written back".into());
         }
-        if self.cache_objects == 0 || self.cache_shards == 0 || self.record_bytes_max == 0 {
-            return Err("cache_objects, cache_shards and record_bytes_max must not be zero".into());
+        let caches = [self.cache_objects, self.cache_shards, self.cache_references];
+        if caches.contains(&0) || self.record_bytes_max == 0 {
+            return Err(
+                "cache_objects, cache_shards, cache_references and record_bytes_max must not be zero".into(),
+            );
         }
         Ok(())
     }
@@ -134,6 +141,7 @@ pub struct Store<K> {
     pub(crate) journal: Journal,
     pub(crate) overlay: Overlay,
     pub(crate) cache: Cache,
+    pub(crate) references: ReferenceCache,
     pub(crate) allocator: Allocator,
     pub(crate) deferred: Deferred,
     pub(crate) checkpoint: CheckpointState,

@@ -17,7 +17,7 @@ use super::family;
 use super::source::stored_version;
 use crate::log::{Entry, MissingSet};
 use crate::pg::{Pg, PgContext};
-use crate::snaps::{self, Common};
+use crate::snaps;
 use nacre_store::StoreError;
 use nacre_types::{EVersion, ObjectId, OsdId, RangeSet, SnapId};
 use nacre_wire::messages::{LogKind, Pull};
@@ -84,8 +84,8 @@ impl Pg {
             same.insert(0, size);
             return Ok(Some(Origin { object: object.head(), version, same }));
         }
-        let Common { older, ranges: same } = match snaps::load_common(ctx.store, object) {
-            Ok(Some(common)) => common,
+        let (older, same) = match snaps::load_common(ctx.store, object) {
+            Ok(Some(common)) => (common.older, common.ranges()),
             // Damage is for the transfer itself to find, if it concerns that.
             Err(StoreError::Corrupt(_)) | Ok(None) => return Ok(None),
             Err(error) => return Err(error),

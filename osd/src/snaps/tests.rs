@@ -100,12 +100,13 @@ impl World {
     }
 }
 
-/// What the clones of an object are said to share with the next newer state, as offsets and lengths.
+/// What the clones of an object are said to share with the next newer state: first blocks and counts.
 fn shared(world: &mut World, name: &str) -> Vec<(u64, Vec<(u64, u64)>)> {
     let list = ObjectOpKind::ListSnaps(Empty {});
     let executed = world.bench.run(&object(name), (0, &[]), &[list], &Data::default());
     let list = SnapList::decode(executed.results[0].answer.clone()).unwrap();
-    let extents = |clone: &CloneInfo| clone.overlap.iter().map(|e| (e.offset, e.length)).collect();
+    let blocks = |e: &Extent| (e.offset / BLOCK_U64, e.length / BLOCK_U64);
+    let extents = |clone: &CloneInfo| clone.overlap.iter().map(blocks).collect();
     list.clones.iter().map(|clone| (clone.id, extents(clone))).collect()
 }
 
@@ -113,7 +114,9 @@ fn shared(world: &mut World, name: &str) -> Vec<(u64, Vec<(u64, u64)>)> {
 #[test]
 fn what_is_shared_survives_the_trimming_of_a_clone_between() {
     let mut world = World { bench: Bench::new(), heads: BTreeMap::new(), snaps: BTreeMap::new(), seq: 0 };
-    let write = |world: &mut World, offset: u64, length: u64| {
+    // In blocks: parts of one count as the whole.
+    let write = |world: &mut World, first: u64, count: u64| {
+        let (offset, length) = (first * BLOCK_U64, count * BLOCK_U64);
         let op = ObjectOpKind::Write(Extent { offset, length });
         assert_eq!(world.write("a", op, vec![7; length as usize]), ErrorCode::Ok);
     };

@@ -3,6 +3,7 @@
 
 use crate::codec::{Reader, put_varint};
 use bytes::Bytes;
+use std::collections::{HashMap, VecDeque};
 
 pub(crate) const CHUNK_BLOCKS: u64 = 64;
 
@@ -41,9 +42,52 @@ impl References {
     }
 }
 
+/// Decoded counts, as all submitted transactions leave them: where snapshots are, every overwrite gives one up. Bounded,
+/// the one that came first goes first.
+#[derive(Debug)]
+pub(crate) struct ReferenceCache {
+    chunks: HashMap<u64, References>,
+    queue: VecDeque<u64>,
+    chunks_max: usize,
+}
+
+impl ReferenceCache {
+    pub fn new(chunks_max: usize) -> ReferenceCache {
+        ReferenceCache { chunks: HashMap::new(), queue: VecDeque::new(), chunks_max }
+    }
+
+    pub fn get(&self, chunk: u64) -> Option<&References> {
+        self.chunks.get(&chunk)
+    }
+
+    pub fn put(&mut self, chunk: u64, references: References) {
+        if self.chunks.insert(chunk, references).is_some() {
+            return;
+        }
+        self.queue.push_back(chunk);
+        if self.queue.len() > self.chunks_max
+            && let Some(first) = self.queue.pop_front()
+        {
+            self.chunks.remove(&first);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cache_is_bounded_and_has_the_newest_state() {
+        let with = |n: u32| References { extra: [n; CHUNK_BLOCKS as usize] };
+        let mut cache = ReferenceCache::new(2);
+        for (chunk, n) in [(7, 1), (8, 2), (7, 3), (9, 4)] {
+            cache.put(chunk, with(n));
+        }
+        assert_eq!((cache.get(7), cache.get(8), cache.get(9)), (None, Some(&with(2)), Some(&with(4))));
+        cache.put(8, with(5));
+        assert_eq!((cache.get(8), cache.chunks.len(), cache.queue.len()), (Some(&with(5)), 2, 2));
+    }
 
     #[test]
     fn round_trips() {

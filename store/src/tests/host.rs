@@ -319,6 +319,7 @@ pub fn tiny() -> StoreConfig {
         settled_bytes_max: 2 << 10,
         cache_objects: 4,
         cache_shards: 6,
+        cache_references: 2,
     }
 }
 

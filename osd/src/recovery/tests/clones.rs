@@ -10,7 +10,7 @@ const SIZE: u64 = 4_000_000;
 
 /// Changes a little of the object under snapshots up to `snap`.
 fn change(c: &mut Cluster, name: &ObjectId, snap: u64) {
-    let (offset, length) = (snap * 10_000, 4096);
+    let (offset, length) = (snap * 3 * 4096, 4096);
     let snaps: Vec<u64> = (1..=snap).rev().collect();
     let op = ObjectOpKind::Write(Extent { offset, length });
     let data = Data::checksummed(offset, bytes(snap, length as usize).into());
