@@ -4,14 +4,14 @@
 //! Idle -> WritingBack (a round with all that is committed) -> Flushing (disk) -> IndexFlushing (Kv) -> Idle
 //! ```
 //!
-//! The checkpoint's position is put into the index after the disk flush and before the index's, so wherever that
-//! position is read after a crash, the data it speaks of is in place.
+//! The checkpoint's position goes to the index with all that has settled, in one piece, after the disk flush: wherever that
+//! position is read after a crash, the data it speaks of is in place. Only checkpoints change the index.
 
 use crate::index::keys;
 use crate::index::state::{self, Checkpointed};
 use crate::io::Purpose;
 use crate::store::Store;
-use crate::{Kv, KvError, KvOp};
+use crate::{Kv, KvError};
 use nacre_types::buggify;
 use nacre_types::checksum::BLOCK_U64;
 use nacre_types::mutant;
@@ -73,7 +73,8 @@ impl<K: Kv> Store<K> {
         let stuck = journal.in_flight.is_none()
             && self.overlay.layers[0].transactions > 0
             && self.overlay.layers[0].record_bytes() > journal.room();
-        used > journal.ring.bytes / 2 || stuck || self.allocator.is_starved()
+        let much = self.overlay.settled.bytes() > self.config.settled_bytes_max;
+        used > journal.ring.bytes / 2 || much || stuck || self.allocator.is_starved()
     }
 
     fn start_round(&mut self) {
@@ -102,10 +103,15 @@ impl<K: Kv> Store<K> {
         }
     }
 
+    /// Half as fast again as records bring more, so that the journal does not fill while a round lasts; with all force
+    /// before commits have to wait for it.
     fn write_backs_max(&self) -> usize {
-        // Gently while there is room for more; with all force before commits have to wait for it.
-        let share = if self.is_pressed() { 1 } else { 4 };
-        (self.config.writeback_in_flight_max / share).max(1)
+        let most = self.config.writeback_in_flight_max;
+        if self.is_pressed() {
+            return most;
+        }
+        let coming = self.journal.in_flight.as_ref().map_or(0, |record| record.payload_blocks);
+        (coming + coming / 2).clamp(most.div_ceil(4), most)
     }
 
     /// Whether writes of the round may be issued: half of those that may be under way have ended.
@@ -126,7 +132,9 @@ impl<K: Kv> Store<K> {
     }
 
     fn is_pressed(&self) -> bool {
-        self.deferred.kept_bytes() > self.config.deferred_bytes_max / 2
+        let used = self.journal.head - self.journal.tail;
+        used > self.journal.ring.bytes / 4 * 3
+            || self.deferred.kept_bytes() > self.config.deferred_bytes_max / 2
     }
 
     pub(crate) fn write_back_done(&mut self) {
@@ -154,17 +162,13 @@ impl<K: Kv> Store<K> {
         let CheckpointState::Flushing { seq, position } = self.checkpoint else { return };
         let (seq, position) = if mutant!(CheckpointEarly) { self.journal.committed } else { (seq, position) };
         let checkpointed = Checkpointed { seq, position, incarnation: self.journal.incarnation };
-        let value = state::encode(&checkpointed);
-        let written = self
-            .write_index()
-            .and_then(|()| Ok(self.kv.write(vec![KvOp::Put { key: keys::CHECKPOINTED.to_vec(), value }])?));
-        if let Err(error) = written {
-            return self.fail(error);
-        }
+        let settled = &mut self.overlay.settled;
+        settled.put(keys::APPLIED.to_vec(), Some(state::encode(&self.applied)));
+        settled.put(keys::CHECKPOINTED.to_vec(), Some(state::encode(&checkpointed)));
         // One at a time, so any number that is not the last one's will do.
         let token = seq;
         self.checkpoint = CheckpointState::IndexFlushing { seq, position, token };
-        self.kv.start_flush(token);
+        self.kv.start_flush(token, self.overlay.seal());
     }
 
     pub(crate) fn index_flushed(&mut self, ended: u64, result: Result<(), KvError>) {
@@ -176,6 +180,7 @@ impl<K: Kv> Store<K> {
             return self.fail(error.into());
         }
         self.checkpoint = CheckpointState::Idle;
+        self.overlay.sealed = None;
         self.journal.tail = position;
         let busy = self.busy_blocks(false);
         self.allocator.release(seq, &busy);

@@ -2,19 +2,14 @@
 //! starts when the host asks for disk requests: it does so when it has nothing else at hand, so that a record carries all
 //! that has come by then.
 
-use crate::index::keys;
-use crate::index::state::{self, Applied};
+use crate::index::state::Applied;
 use crate::io::Purpose;
 use crate::journal::record::{self, Stamp};
 use crate::store::{InFlight, Store};
-use crate::{Kv, KvOp, StoreError, StoreEvent};
+use crate::{Kv, StoreError, StoreEvent};
 use bytes::Bytes;
-use nacre_types::buggify;
 use nacre_types::checksum::{BLOCK, BLOCK_U64};
 use nacre_types::mutant;
-
-/// Removed ranges that lookups must look through before the index is told of them.
-const SETTLED_RANGES_MAX: usize = 16;
 
 impl InFlight {
     /// The payload's block number `index`, where the disk returned it.
@@ -67,7 +62,7 @@ impl<K: Kv> Store<K> {
         let total: u64 = segments.iter().map(|s| s.len() as u64).sum();
         assert!(total <= bytes, "a record never outgrows its estimate");
         journal.head += total;
-        let payload_at = segments[0].len() as u64;
+        let (payload_at, payload_blocks) = (segments[0].len() as u64, layer.payload.len());
         let mut writes = 0;
         let mut at = 0;
         for (offset, segments) in journal.ring.writes(position, segments) {
@@ -81,7 +76,8 @@ impl<K: Kv> Store<K> {
         }
         let (end, written) = (journal.head, Vec::new());
         let outstanding = writes + usize::from(!mutant!(CommitBeforeFlush));
-        journal.in_flight = Some(InFlight { seq, end, outstanding, writes, payload_at, written });
+        journal.in_flight =
+            Some(InFlight { seq, end, outstanding, writes, payload_blocks, payload_at, written });
         self.stats.journal_writes += 1;
         self.stats.journal_bytes += total;
         self.stats.flushes += 1;
@@ -136,23 +132,17 @@ impl<K: Kv> Store<K> {
         }
         let Some(record) = self.journal.in_flight.take_if(ended) else { return };
         self.journal.committed = (record.seq, record.end);
-        let result = self.commit(record);
-        self.check(result);
+        self.commit(record);
         self.maintain();
     }
 
-    /// The oldest layer is durable: its changes are on their way to the index, its payload waits to be written back.
-    fn commit(&mut self, record: InFlight) -> Result<(), StoreError> {
+    /// The oldest layer is durable: its changes wait for a checkpoint, its payload waits to be written back.
+    fn commit(&mut self, record: InFlight) {
         let (seq, end) = (record.seq, record.end);
         let layer = self.overlay.layers.pop_front().expect("the layer in flight");
         assert_eq!(layer.seq, seq, "records commit in order");
         self.applied = Applied { seq, position: end, next_number: self.next_number };
-        self.overlay.settle(layer.kv, layer.ranges, layer.kv_bytes);
-        let settled = &self.overlay.settled;
-        let many = settled.bytes > self.config.settled_bytes_max || settled.ranges.len() > SETTLED_RANGES_MAX;
-        if many || buggify("store: index written at once") {
-            self.write_index()?;
-        }
+        self.overlay.settled.extend(layer.changes);
         if !layer.payload.is_empty() {
             self.deferred.hold(record.written_memory());
         }
@@ -170,19 +160,5 @@ impl<K: Kv> Store<K> {
             self.allocator.release(seq, &self.busy_blocks(false));
         }
         self.events.extend(layer.tokens.into_iter().map(|token| StoreEvent::Committed { token }));
-        Ok(())
-    }
-
-    /// Hands all that has settled to the index, with the position it stands for.
-    pub(crate) fn write_index(&mut self) -> Result<(), StoreError> {
-        let settled = std::mem::take(&mut self.overlay.settled);
-        let mut ops = Vec::with_capacity(settled.ranges.len() + settled.kv.len() + 1);
-        ops.extend(settled.ranges.into_iter().map(|(first, end)| KvOp::DeleteRange { first, end }));
-        ops.extend(settled.kv.into_iter().map(|(key, value)| match value {
-            Some(value) => KvOp::Put { key, value },
-            None => KvOp::Delete { key },
-        }));
-        ops.push(KvOp::Put { key: keys::APPLIED.to_vec(), value: state::encode(&self.applied) });
-        Ok(self.kv.write(ops)?)
     }
 }

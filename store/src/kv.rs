@@ -1,10 +1,12 @@
 //! What the store asks of an ordered key-value store. RocksDB with its WAL off in `runtime`, a crash-faulting model in
 //! `sim`.
 //!
-//! Writes are visible at once and durable only after a later flush has completed; a crash leaves exactly the state of
-//! the last completed flush, all of it atomically (column families or none: one keyspace).
+//! Writes are visible at once and durable only after a later flush has completed; a crash leaves the state of a completed
+//! flush, no older than the last that was reported (column families or none: one keyspace).
 
+use crate::Changes;
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// One change to a keyspace.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,13 +40,13 @@ pub trait Kv {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), KvError>;
 
-    /// Applies all of `ops` in order, atomically, without making them durable.
+    /// Applies all of `ops` in order, atomically, without making them durable. Not while a flush is under way.
     fn write(&mut self, ops: Vec<KvOp>) -> Result<(), KvError>;
 
-    /// Starts making durable everything written so far, atomically; `KvFlushed { token }` reports the end. At most
-    /// one flush is under way; writes meanwhile belong to the next.
-    fn start_flush(&mut self, token: u64);
+    /// Starts making `changes` durable, atomically, with all that was written before; `KvFlushed { token }` reports the end.
+    /// Until then look-ups of what they change may see any of it, or none. At most one flush is under way.
+    fn start_flush(&mut self, token: u64, changes: Arc<Changes>);
 
-    /// The same, waiting for it. Only at mount, format and unmount.
+    /// Makes what was written durable and waits for it, and for a flush under way. Only at mount, format and unmount.
     fn flush_sync(&mut self) -> Result<(), KvError>;
 }

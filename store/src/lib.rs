@@ -6,6 +6,7 @@
 
 mod allocator;
 mod apply;
+mod changes;
 mod checkpoint;
 mod codec;
 mod commit;
@@ -31,6 +32,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use changes::{Changes, KeyRanges};
 pub use disk::{DiskDone, DiskError, DiskRequest, DiskSync};
 pub use format::{FormatError, FormatOptions, format, wipe};
 pub use fsck::{FsckError, FsckReport, fsck};

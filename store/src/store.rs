@@ -4,13 +4,13 @@
 //! submit -> apply (cache, allocator, overlay) -> gathering layer
 //!                                                     | nothing in flight
 //!                                                     v
-//!                         journal write + flush  -> commit: layer -> settled -> Kv, payload -> ready
+//!                         journal write + flush  -> commit: layer -> settled, payload -> ready
 //!                                                     |                    | enough gathered, or a checkpoint
 //!        direct writes to fresh blocks ---------------+                    v
 //!                                                              write-back in place, sorted
-//!                                                                          | journal half full
+//!                                                                          | journal half full, or much settled
 //!                                                                          v
-//!                                                 checkpoint: disk flush -> Kv flush -> journal tail moves
+//!                                      checkpoint: disk flush -> settled to the Kv -> journal tail moves
 //! ```
 
 use crate::allocator::Allocator;
@@ -25,7 +25,7 @@ use crate::io::Io;
 use crate::journal::ring::Ring;
 use crate::merge::Merges;
 use crate::read::Reads;
-use crate::{DiskSync, Kv, KvOp, StoreError, StoreEvent, StoreStats, Superblock};
+use crate::{DiskSync, Kv, StoreError, StoreEvent, StoreStats, Superblock};
 use bytes::Bytes;
 use nacre_types::checksum::BLOCK_U64;
 use std::collections::VecDeque;
@@ -35,15 +35,15 @@ use std::collections::VecDeque;
 pub struct StoreConfig {
     /// Small writes gather up to here before they are written back in place.
     pub writeback_bytes: usize,
-    /// Write-back requests under way at a time when much has gathered; a quarter of it otherwise. More write back
-    /// faster, and make commits meanwhile slower.
+    /// Write-back requests under way at a time, at most; a quarter of it where that keeps up with what comes. More write
+    /// back faster, and make commits meanwhile slower.
     pub writeback_in_flight_max: usize,
     /// Memory for what is durable and not in place. Above this no further record is written until a write-back has
     /// ended; at half of it one begins, however few blocks keep it.
     pub deferred_bytes_max: usize,
     /// A record is closed when it has grown to this; waiting transactions go into the next.
     pub record_bytes_max: u64,
-    /// Changes of durable records gather up to here before the index gets them: many change the same keys.
+    /// Changes of durable records gather until the next checkpoint, of which one begins when there are more than this.
     pub settled_bytes_max: usize,
     /// Decoded objects kept.
     pub cache_objects: usize,
@@ -60,7 +60,7 @@ impl Default for StoreConfig {
             writeback_in_flight_max: 64,
             deferred_bytes_max: 96 << 20,
             record_bytes_max: 4 << 20,
-            settled_bytes_max: 256 << 10,
+            settled_bytes_max: 32 << 20,
             cache_objects: 32 << 10,
             cache_shards: 64 << 10,
             cache_references: 16 << 10,
@@ -106,6 +106,7 @@ pub(crate) struct InFlight {
     pub outstanding: usize,
     /// Of those, parts of the record that are being written.
     pub writes: usize,
+    pub payload_blocks: usize,
     /// Where the record's payload begins in it.
     pub payload_at: u64,
     /// Its bytes as the disk gathered them, with their place in the record.
@@ -201,11 +202,14 @@ impl<K: Kv> Store<K> {
             disk.write_at(block * BLOCK_U64, &bytes)?;
         }
         disk.flush()?;
-        self.write_index()?;
+        // A checkpoint may be on its way to the index.
+        self.kv.flush_sync()?;
         let (seq, position) = self.journal.committed;
         let checkpointed = Checkpointed { seq, position, incarnation: self.journal.incarnation };
-        let value = state::encode(&checkpointed);
-        self.kv.write(vec![KvOp::Put { key: keys::CHECKPOINTED.to_vec(), value }])?;
+        let mut settled = self.overlay.settled;
+        settled.put(keys::APPLIED.to_vec(), Some(state::encode(&self.applied)));
+        settled.put(keys::CHECKPOINTED.to_vec(), Some(state::encode(&checkpointed)));
+        self.kv.write(settled.ops())?;
         self.kv.flush_sync()?;
         Ok(self.kv)
     }

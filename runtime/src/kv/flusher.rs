@@ -1,19 +1,31 @@
-//! Waits for RocksDB's flushes on a thread of its own and tells the reactor.
+//! Brings changes to RocksDB on a thread of its own, flushes them, and tells the reactor.
 //!
-//! A flush is started on the reactor without waiting: that seals the memtable, so what it covers is exactly what was
-//! written before. Nothing else seals memtables, so the flush has ended when no sealed one is left; it has failed when
-//! RocksDB counts a new background error. RocksDB may try again by itself then: not so the store, which must not take a
-//! late success for what it asked.
+//! The reactor hands changes over as they are and goes on. Nothing else writes or flushes meanwhile, so a flush covers
+//! exactly what was handed over before. After a flush that failed every later one fails: RocksDB may try again by itself,
+//! and the store must not take a late success for what it asked.
 
-use nacre_store::KvError;
-use rocksdb::{DB, properties};
+use nacre_store::{Changes, KvError};
+use rocksdb::{DB, FlushOptions, WriteBatch, WriteOptions, properties};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 use tokio::sync::mpsc as reactor;
 
-/// Between two looks at a flush under way. A flush takes milliseconds at least, most of it syncing.
+/// Ranges with more keys than this are deleted by one range tombstone, which slows down later reads of its neighbourhood;
+/// smaller ones key by key.
+const DELETED_SINGLY_MAX: usize = 64;
+
+/// Changes are written in pieces of this size.
+const PIECE_BYTES: usize = 128 << 10;
+
+/// What a batch keeps of a change besides its bytes, at most.
+pub(super) const OP_BYTES: usize = 16;
+
+const NICE: i32 = 10;
+
+/// How long the reactor may take to let go of changes it handed over. Who lets go last frees them, which takes a while.
+const LOOKS_MAX: u32 = 200;
 const LOOK_EVERY: Duration = Duration::from_micros(500);
 
 /// The end of one flush.
@@ -42,70 +54,154 @@ impl KvFlushes {
     }
 }
 
-/// A flush that has been started.
-struct Started {
-    token: u64,
-    /// What starting it said.
-    result: Result<(), KvError>,
+enum Job {
+    Flush {
+        token: u64,
+        changes: Arc<Changes>,
+    },
+    /// Flushes what was written, and answers here.
+    Sync(mpsc::SyncSender<Result<(), KvError>>),
 }
 
 /// The database's end. Dropping it waits for the thread.
 pub(super) struct Flusher {
-    started: Option<mpsc::Sender<Started>>,
+    jobs: Option<mpsc::Sender<Job>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Flusher {
     pub(super) fn start(db: Arc<DB>, path: PathBuf) -> std::io::Result<(Flusher, KvFlushes)> {
-        let (started, jobs) = mpsc::channel::<Started>();
+        let (sender, jobs) = mpsc::channel::<Job>();
         // Unbounded, but the store has at most one flush under way.
         let (report, ended) = reactor::unbounded_channel();
         let work = move || {
-            let mut failure = None;
-            for Started { token, result } in jobs {
-                let result = match &failure {
-                    Some(failure) => Err(KvError::clone(failure)),
-                    None => result.and_then(|()| wait(&db, &path)),
-                };
-                failure = result.as_ref().err().cloned();
-                // Nobody listens any more when the reactor has ended.
-                let _ = report.send(KvFlushed { token, result });
+            // Behind the reactors where processors are short. Without the right to do that it works as well.
+            let _ = rustix::process::setpriority_process(None, NICE);
+            let mut database = Database { db, path, failure: None };
+            for job in jobs {
+                match job {
+                    Job::Flush { token, changes } => {
+                        let result = database.flush(Some(&changes));
+                        // Nobody listens any more when the reactor has ended.
+                        let _ = report.send(KvFlushed { token, result });
+                        for _ in 0..LOOKS_MAX {
+                            if Arc::strong_count(&changes) == 1 {
+                                break;
+                            }
+                            thread::sleep(LOOK_EVERY);
+                        }
+                    }
+                    Job::Sync(answer) => drop(answer.send(database.flush(None))),
+                }
             }
         };
         let thread = thread::Builder::new().name("kv-flush".into()).spawn(work)?;
-        Ok((Flusher { started: Some(started), thread: Some(thread) }, KvFlushes { ended }))
+        Ok((Flusher { jobs: Some(sender), thread: Some(thread) }, KvFlushes { ended }))
     }
 
-    pub(super) fn wait_for(&self, token: u64, result: Result<(), KvError>) {
-        let started = self.started.as_ref().expect("there until dropped");
+    pub(super) fn flush(&self, token: u64, changes: Arc<Changes>) {
+        self.send(Job::Flush { token, changes });
+    }
+
+    /// Waits for what was asked before, flushes, and waits for that.
+    pub(super) fn sync(&self) -> Result<(), KvError> {
+        let (answer, result) = mpsc::sync_channel(1);
+        self.send(Job::Sync(answer));
+        result.recv().unwrap_or_else(|_| Err(KvError("the thread that flushes has died".into())))
+    }
+
+    fn send(&self, job: Job) {
         // The thread ends only after `self` or by a panic, which the missing report turns into a dead store.
-        let _ = started.send(Started { token, result });
+        let _ = self.jobs.as_ref().expect("there until dropped").send(job);
     }
 }
 
 impl Drop for Flusher {
     fn drop(&mut self) {
-        self.started = None;
+        self.jobs = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn wait(db: &DB, path: &std::path::Path) -> Result<(), KvError> {
-    let failed = |reason: String| KvError(format!("{}: flush: {reason}", path.display()));
-    let count = |name| match db.property_int_value(name) {
-        Ok(Some(count)) => Ok(count),
-        Ok(None) => Err(failed("RocksDB does not report its state".into())),
-        Err(error) => Err(failed(error.into_string())),
-    };
-    loop {
-        if count(properties::BACKGROUND_ERRORS)? > 0 {
-            return Err(failed("a background error; see LOG in that directory".into()));
-        }
-        if count(properties::NUM_IMMUTABLE_MEM_TABLE)? == 0 {
+/// No write-ahead log: what is not flushed is lost with the process.
+pub(super) fn write_options() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.disable_wal(true);
+    options
+}
+
+/// Deletes the keys of `[first, end)`, one by one if they are few.
+pub(super) fn delete_range(
+    db: &DB,
+    batch: &mut WriteBatch,
+    first: &[u8],
+    end: &[u8],
+) -> Result<(), rocksdb::Error> {
+    let mut options = rocksdb::ReadOptions::default();
+    options.set_iterate_upper_bound(end);
+    let mut cursor = db.raw_iterator_opt(options);
+    cursor.seek(first);
+    let mut keys = Vec::new();
+    while let Some(key) = cursor.key() {
+        if keys.len() == DELETED_SINGLY_MAX {
+            batch.delete_range(first, end);
             return Ok(());
         }
-        thread::sleep(LOOK_EVERY);
+        keys.push(key.to_vec());
+        cursor.next();
+    }
+    cursor.status()?;
+    keys.iter().for_each(|key| batch.delete(key));
+    Ok(())
+}
+
+struct Database {
+    db: Arc<DB>,
+    path: PathBuf,
+    failure: Option<KvError>,
+}
+
+impl Database {
+    fn flush(&mut self, changes: Option<&Changes>) -> Result<(), KvError> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let failed = |reason: String| KvError(format!("{}: flush: {reason}", self.path.display()));
+        let written = changes.map_or(Ok(()), |changes| self.write(changes)).and_then(|()| {
+            let mut options = FlushOptions::default();
+            options.set_wait(true);
+            self.db.flush_opt(&options)
+        });
+        let errors = self.db.property_int_value(properties::BACKGROUND_ERRORS);
+        let result = match (written, errors) {
+            (Ok(()), Ok(Some(0))) => Ok(()),
+            (Ok(()), Ok(Some(_))) => Err(failed("a background error; see LOG in that directory".into())),
+            (Ok(()), Ok(None)) => Err(failed("RocksDB does not report its state".into())),
+            (Err(error), _) | (_, Err(error)) => Err(failed(error.into_string())),
+        };
+        self.failure = result.as_ref().err().cloned();
+        result
+    }
+
+    /// In the order of the keys: into an empty memtable that costs least. In pieces, which stay in the processor's
+    /// caches: only the flush makes them durable, and until then the store knows what it handed over.
+    fn write(&self, changes: &Changes) -> Result<(), rocksdb::Error> {
+        let options = write_options();
+        let mut batch = WriteBatch::with_capacity_bytes(PIECE_BYTES + PIECE_BYTES / 2);
+        for (first, end) in changes.ranges().iter() {
+            delete_range(&self.db, &mut batch, first, end)?;
+        }
+        for (key, value) in changes.keys() {
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
+            }
+            if batch.size_in_bytes() > PIECE_BYTES {
+                self.db.write_opt(std::mem::take(&mut batch), &options)?;
+            }
+        }
+        self.db.write_opt(batch, &options)
     }
 }

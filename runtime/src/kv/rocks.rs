@@ -1,29 +1,21 @@
 //! The store's index in RocksDB, without its write-ahead log.
 //!
 //! Writes go to the memtable and are lost with the process; a flush makes all of them durable, atomically, because only
-//! flushes that were asked for ever happen (see `options`).
+//! flushes that were asked for ever happen (see `options`). While a store runs nothing is written but by flushes.
 
-use super::flusher::{Flusher, KvFlushes};
+use super::flusher::{self, Flusher, KvFlushes, OP_BYTES};
 use super::{KvConfig, options};
 use bytes::Bytes;
-use nacre_store::{Kv, KvError, KvOp};
-use rocksdb::{DB, FlushOptions, ReadOptions, WriteBatch, WriteOptions, properties};
+use nacre_store::{Changes, Kv, KvError, KvOp};
+use rocksdb::{DB, ReadOptions, WriteBatch, properties};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Ranges with more keys than this are deleted by one range tombstone, which slows down later reads of its neighbourhood;
-/// smaller ones key by key.
-const DELETED_SINGLY_MAX: usize = 64;
-
-/// What a batch keeps of a change besides its bytes, at most.
-const OP_BYTES: usize = 16;
 
 pub struct RocksKv {
     // Before `db`: its thread ends before the database closes.
     flusher: Flusher,
     db: Arc<DB>,
     path: PathBuf,
-    write_options: WriteOptions,
 }
 
 impl RocksKv {
@@ -57,9 +49,7 @@ impl RocksKv {
         let db = Arc::new(db.map_err(|error| failed(error.into_string()))?);
         let (flusher, flushes) =
             Flusher::start(db.clone(), path.into()).map_err(|error| failed(format!("no thread: {error}")))?;
-        let mut write_options = WriteOptions::default();
-        write_options.disable_wal(true);
-        Ok((RocksKv { flusher, db, path: path.into(), write_options }, flushes))
+        Ok((RocksKv { flusher, db, path: path.into() }, flushes))
     }
 
     /// Memory of what has not been flushed. It grows until the store asks for a flush.
@@ -69,22 +59,6 @@ impl RocksKv {
 
     fn failed(&self, what: &str, error: rocksdb::Error) -> KvError {
         KvError(format!("{}: {what}: {}", self.path.display(), error.into_string()))
-    }
-
-    /// The keys of `[first, end)`, or `None` if there are too many to delete singly.
-    fn few_keys(&self, first: &[u8], end: &[u8]) -> Result<Option<Vec<Vec<u8>>>, KvError> {
-        let mut keys = Vec::new();
-        self.scan(first, end, &mut |key, _| {
-            keys.push(key.to_vec());
-            keys.len() <= DELETED_SINGLY_MAX
-        })?;
-        Ok((keys.len() <= DELETED_SINGLY_MAX).then_some(keys))
-    }
-
-    fn flush_options(wait: bool) -> FlushOptions {
-        let mut options = FlushOptions::default();
-        options.set_wait(wait);
-        options
     }
 }
 
@@ -136,32 +110,28 @@ impl Kv for RocksKv {
             match op {
                 KvOp::Put { key, value } => batch.put(key, value),
                 KvOp::Delete { key } => batch.delete(key),
-                KvOp::DeleteRange { first, end } if first < end => match self.few_keys(first, end)? {
-                    Some(keys) => {
-                        keys.iter().for_each(|key| batch.delete(key));
-                        // What this very batch has put there before is not in the database yet.
-                        for op in &ops[..index] {
-                            match op {
-                                KvOp::Put { key, .. } if first <= key && key < end => batch.delete(key),
-                                _ => {}
-                            }
+                KvOp::DeleteRange { first, end } if first < end => {
+                    flusher::delete_range(&self.db, &mut batch, first, end)
+                        .map_err(|error| self.failed("scan", error))?;
+                    // What this very batch has put there before is not in the database yet.
+                    for op in &ops[..index] {
+                        match op {
+                            KvOp::Put { key, .. } if first <= key && key < end => batch.delete(key),
+                            _ => {}
                         }
                     }
-                    None => batch.delete_range(first, end),
-                },
+                }
                 KvOp::DeleteRange { .. } => {}
             }
         }
-        self.db.write_opt(batch, &self.write_options).map_err(|error| self.failed("write", error))
+        self.db.write_opt(batch, &flusher::write_options()).map_err(|error| self.failed("write", error))
     }
 
-    fn start_flush(&mut self, token: u64) {
-        let started = self.db.flush_opt(&RocksKv::flush_options(false));
-        let result = started.map_err(|error| self.failed("flush", error));
-        self.flusher.wait_for(token, result);
+    fn start_flush(&mut self, token: u64, changes: Arc<Changes>) {
+        self.flusher.flush(token, changes);
     }
 
     fn flush_sync(&mut self) -> Result<(), KvError> {
-        self.db.flush_opt(&RocksKv::flush_options(true)).map_err(|error| self.failed("flush", error))
+        self.flusher.sync()
     }
 }

@@ -2,10 +2,11 @@
 
 use super::*;
 use bytes::Bytes;
-use nacre_store::{Kv, KvOp};
+use nacre_store::{Changes, Kv, KvOp};
 use nacre_types::Rng;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 fn on_reactor<T>(work: impl AsyncFnOnce() -> T) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work())
@@ -111,11 +112,14 @@ fn a_crash_leaves_exactly_the_last_flush() {
     let dir = tempfile::tempdir().unwrap();
     on_reactor(async || {
         let (mut kv, mut flushes) = RocksKv::create(dir.path(), &KvConfig::default()).unwrap();
-        kv.write(vec![put("a", "1"), put("b", "1")]).unwrap();
-        kv.start_flush(7);
-        // Belongs to the next flush, even if this one has not ended.
-        kv.write(vec![put("a", "2"), KvOp::Delete { key: b"b".to_vec() }]).unwrap();
+        kv.write(vec![put("a", "1"), put("gone", "1")]).unwrap();
+        let mut changes = Changes::default();
+        changes.remove_range(b"g".to_vec(), b"h".to_vec());
+        changes.put(b"b".to_vec(), Some(Bytes::from_static(b"1")));
+        kv.start_flush(7, Arc::new(changes));
         assert_eq!(flushes.next_flushed().await, KvFlushed { token: 7, result: Ok(()) });
+        // Belongs to the next flush.
+        kv.write(vec![put("a", "2"), KvOp::Delete { key: b"b".to_vec() }]).unwrap();
         let first = vec![("a".to_string(), "1".to_string()), ("b".to_string(), "1".to_string())];
         let copy = crash_copy(dir.path());
         assert_eq!(dump(&RocksKv::open(copy.path(), &KvConfig::default()).unwrap().0), first);
@@ -124,13 +128,17 @@ fn a_crash_leaves_exactly_the_last_flush() {
         let (mut kv, mut flushes) = RocksKv::open(dir.path(), &KvConfig::default()).unwrap();
         assert_eq!(dump(&kv), first);
         // Nothing to flush is a success too.
-        kv.start_flush(8);
+        kv.start_flush(8, Arc::default());
         assert_eq!(flushes.next_flushed().await, KvFlushed { token: 8, result: Ok(()) });
         kv.write(vec![put("c", "3")]).unwrap();
-        kv.start_flush(9);
-        assert!(flushes.next_flushed().await.result.is_ok());
+        // Whoever flushes and waits waits for what is under way, too.
+        let mut changes = Changes::default();
+        changes.put(b"d".to_vec(), Some(Bytes::from_static(b"4")));
+        kv.start_flush(9, Arc::new(changes));
+        kv.flush_sync().unwrap();
         let copy = crash_copy(dir.path());
-        assert_eq!(dump(&RocksKv::open(copy.path(), &KvConfig::default()).unwrap().0).len(), 3);
+        assert_eq!(dump(&RocksKv::open(copy.path(), &KvConfig::default()).unwrap().0).len(), 4);
+        assert_eq!(flushes.try_flushed(), Some(KvFlushed { token: 9, result: Ok(()) }));
         assert_eq!(flushes.try_flushed(), None);
     });
 }

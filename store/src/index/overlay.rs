@@ -1,31 +1,15 @@
-//! Changes that the index does not hold yet: one layer per journal record, the last still gathering transactions, and
-//! below them what the last durable records changed.
+//! Changes that the index does not hold yet: one layer per journal record, the last still gathering transactions; below
+//! them what the durable records since the last checkpoint changed; below that what a checkpoint is bringing to the index.
 //!
-//! Nothing reaches the `Kv` before its journal record is durable (it may flush by itself at any moment), yet every
-//! answer sees all that was submitted: lookups go through the layers, newest first, then to what has settled, then to the
-//! `Kv`. A layer is the atomic unit of the journal, so later changes of a key replace earlier ones within it; what has
-//! settled goes to the `Kv` at once, so there too, and a key that every write changes costs little.
+//! Nothing reaches the `Kv` before its journal record is durable, yet every answer sees all that was submitted: lookups
+//! go through the layers, newest first, then to what has settled, then to what is sealed, then to the `Kv`. A layer is
+//! the atomic unit of the journal, so later changes of a key replace earlier ones within it; what has settled goes to the
+//! `Kv` at once, so there too, and a key that every write changes costs little.
 
-use crate::{Kv, KvError};
+use crate::{Changes, Kv, KvError};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
-
-/// From a first key up to an end.
-pub(crate) type KeyRange = (Vec<u8>, Vec<u8>);
-
-fn holds((first, end): &KeyRange, key: &[u8]) -> bool {
-    first.as_slice() <= key && key < end.as_slice()
-}
-
-/// Drops the changes of keys in a range.
-fn drop_range<V>(kv: &mut BTreeMap<Vec<u8>, V>, (first, end): &KeyRange, mut dropped: impl FnMut(&[u8], &V)) {
-    while let Some((key, _)) = kv.range(first.clone()..).next().filter(|(key, _)| *key < end) {
-        let key = key.clone();
-        if let Some(value) = kv.remove(&key) {
-            dropped(&key, &value);
-        }
-    }
-}
+use std::sync::Arc;
 
 /// Data on its way to freshly allocated blocks.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,9 +22,7 @@ pub(crate) struct Direct {
 #[derive(Default, Debug)]
 pub(crate) struct Layer {
     pub seq: u64,
-    pub kv: BTreeMap<Vec<u8>, Option<Bytes>>,
-    /// Key ranges that go before the changes in `kv` come: what lies in them below this layer is no more.
-    pub ranges: Vec<KeyRange>,
+    pub changes: Changes,
     /// Whole blocks that travel in the journal and are written in place later: (bytes, crc).
     pub payload: BTreeMap<u64, (Bytes, u32)>,
     /// By first block.
@@ -50,8 +32,6 @@ pub(crate) struct Layer {
     pub freed: Vec<(u64, u64)>,
     pub tokens: Vec<u64>,
     pub transactions: u32,
-    /// Size of the keys and values, roughly.
-    pub kv_bytes: usize,
 }
 
 impl Layer {
@@ -63,29 +43,18 @@ impl Layer {
     pub fn record_bytes(&self) -> u64 {
         use nacre_types::checksum::BLOCK_U64;
         let crcs: usize = self.direct.values().map(|d| d.crcs.len()).sum();
-        let ranges: usize = self.ranges.iter().map(|r| r.0.len() + r.1.len() + 20).sum();
-        let head = 80 + self.kv_bytes + self.payload.len() * 14 + self.direct.len() * 20 + crcs * 4 + ranges;
+        let ranges: usize = self.changes.ranges().iter().map(|r| r.0.len() + r.1.len() + 20).sum();
+        let head =
+            80 + self.changes.bytes() + self.payload.len() * 14 + self.direct.len() * 20 + crcs * 4 + ranges;
         (head as u64).next_multiple_of(BLOCK_U64) + self.payload.len() as u64 * BLOCK_U64
     }
 
     pub fn put(&mut self, key: Vec<u8>, value: Option<Bytes>) {
-        self.kv_bytes += value.as_ref().map_or(0, Bytes::len);
-        let key_bytes = key.len() + 16;
-        match self.kv.insert(key, value) {
-            Some(old) => self.kv_bytes -= old.map_or(0, |v| v.len()),
-            None => self.kv_bytes += key_bytes,
-        }
+        self.changes.put(key, value);
     }
 
     pub fn remove_range(&mut self, first: Vec<u8>, end: Vec<u8>) {
-        if first < end {
-            let (range, mut dropped) = ((first, end), 0);
-            drop_range(&mut self.kv, &range, |key, value| {
-                dropped += key.len() + 16 + value.as_ref().map_or(0, Bytes::len);
-            });
-            self.kv_bytes -= dropped;
-            self.ranges.push(range);
-        }
+        self.changes.remove_range(first, end);
     }
 
     /// The bytes of a block that this layer writes.
@@ -100,44 +69,32 @@ impl Layer {
     }
 }
 
-/// Changes of durable records, on their way to the index.
-#[derive(Default, Debug)]
-pub(crate) struct Settled {
-    pub kv: BTreeMap<Vec<u8>, Option<Bytes>>,
-    /// As in a [`Layer`].
-    pub ranges: Vec<KeyRange>,
-    /// Size of the keys and values that came in, replaced ones included.
-    pub bytes: usize,
-}
-
 /// The layers, oldest first; there is always a last one to add to.
 #[derive(Debug)]
 pub(crate) struct Overlay {
     pub layers: VecDeque<Layer>,
-    pub settled: Settled,
+    /// Changes of durable records.
+    pub settled: Changes,
+    /// Those that are on their way to the index.
+    pub sealed: Option<Arc<Changes>>,
 }
 
 impl Overlay {
     pub fn new(next_seq: u64) -> Overlay {
         let layers = VecDeque::from([Layer { seq: next_seq, ..Layer::default() }]);
-        Overlay { layers, settled: Settled::default() }
+        Overlay { layers, settled: Changes::default(), sealed: None }
     }
 
-    /// The oldest layer's record is durable: takes its changes over.
-    pub fn settle(&mut self, kv: BTreeMap<Vec<u8>, Option<Bytes>>, ranges: Vec<KeyRange>, bytes: usize) {
-        self.settled.bytes += bytes;
-        for range in ranges {
-            drop_range(&mut self.settled.kv, &range, |_, _| ());
-            // A log that is trimmed step by step makes one range.
-            match self.settled.ranges.iter_mut().find(|(_, end)| *end == range.0) {
-                Some((_, end)) => *end = range.1,
-                None => self.settled.ranges.push(range),
-            }
-        }
-        match self.settled.kv.is_empty() {
-            true => self.settled.kv = kv,
-            false => self.settled.kv.extend(kv),
-        }
+    /// Closes what has settled: until the index has it, it is looked up here.
+    pub fn seal(&mut self) -> Arc<Changes> {
+        assert!(self.sealed.is_none(), "one checkpoint at a time");
+        self.sealed.insert(Arc::new(std::mem::take(&mut self.settled))).clone()
+    }
+
+    /// All changes that the index may not hold, newest first.
+    fn sources(&self) -> impl Iterator<Item = &Changes> {
+        let layers = self.layers.iter().rev().map(|layer| &layer.changes);
+        layers.chain([&self.settled]).chain(self.sealed.as_deref())
     }
 
     /// The layer that gathers.
@@ -157,18 +114,10 @@ impl Overlay {
     }
 
     pub fn get<K: Kv>(&self, kv: &K, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        let settled = (&self.settled.kv, &self.settled.ranges);
-        for (changes, ranges) in
-            self.layers.iter().rev().map(|layer| (&layer.kv, &layer.ranges)).chain([settled])
-        {
-            if let Some(value) = changes.get(key) {
-                return Ok(value.clone());
-            }
-            if ranges.iter().any(|range| holds(range, key)) {
-                return Ok(None);
-            }
+        match self.sources().find_map(|changes| changes.get(key)) {
+            Some(value) => Ok(value.cloned()),
+            None => kv.get(key),
         }
-        kv.get(key)
     }
 
     /// A block's bytes that are not yet written in place, or not known to be.
@@ -187,25 +136,23 @@ impl Overlay {
         if first >= end {
             return Ok(());
         }
-        let mut changes: BTreeMap<&[u8], Option<&Bytes>> = BTreeMap::new();
-        let mut removed: Vec<&KeyRange> = Vec::new();
-        let settled = (&self.settled.kv, &self.settled.ranges);
-        for (kv, ranges) in
-            [settled].into_iter().chain(self.layers.iter().map(|layer| (&layer.kv, &layer.ranges)))
-        {
-            for range in ranges.iter().filter(|range| range.0.as_slice() < end && range.1.as_slice() > first)
-            {
-                changes.retain(|key, _| !holds(range, key));
-                removed.push(range);
+        let sources: Vec<&Changes> = self.sources().collect();
+        let value = |key: &[u8]| sources.iter().find_map(|changes| changes.get(key)).flatten();
+        let mut changed: Vec<_> =
+            sources.iter().map(|changes| changes.keys_of(first, end).peekable()).collect();
+        // The next key that was changed, up to `last`.
+        let mut next = |last: Option<&[u8]>| {
+            let heads = changed.iter_mut().filter_map(|keys| keys.peek().map(|(key, _)| key.as_slice()));
+            let key = heads.min().filter(|&key| last.is_none_or(|last| key <= last))?;
+            for keys in &mut changed {
+                keys.next_if(|(head, _)| *head == key);
             }
-            let range = (std::ops::Bound::Included(first), std::ops::Bound::Excluded(end));
-            changes.extend(kv.range::<[u8], _>(range).map(|(k, v)| (k.as_slice(), v.as_ref())));
-        }
-        let mut changes = changes.into_iter().peekable();
+            Some(key)
+        };
         let mut stopped = false;
-        kv.scan(first, end, &mut |key, value| {
-            while let Some((changed, new)) = changes.next_if(|(changed, _)| *changed <= key) {
-                if let Some(new) = new
+        kv.scan(first, end, &mut |key, old| {
+            while let Some(changed) = next(Some(key)) {
+                if let Some(new) = value(changed)
                     && !visit(changed, new)
                 {
                     stopped = true;
@@ -215,22 +162,76 @@ impl Overlay {
                     return true;
                 }
             }
-            if removed.iter().any(|range| holds(range, key)) {
+            if sources.iter().any(|changes| changes.ranges().contains(key)) {
                 return true;
             }
-            stopped = !visit(key, value);
+            stopped = !visit(key, old);
             !stopped
         })?;
-        if stopped {
-            return Ok(());
-        }
-        for (key, value) in changes {
-            if let Some(value) = value
-                && !visit(key, value)
-            {
-                break;
-            }
+        while !stopped && let Some(changed) = next(None) {
+            stopped = value(changed).is_some_and(|new| !visit(changed, new));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KvOp;
+    use crate::testing::SimKv;
+    use nacre_types::Rng;
+
+    /// Whatever lies where, look-ups and scans see the newest state.
+    #[test]
+    fn look_ups_and_scans_see_all_that_was_submitted() {
+        let key = |n: u64| vec![b'k', n as u8];
+        for seed in 0..300 {
+            let mut rng = Rng::new(seed);
+            let (mut kv, mut overlay, mut model) = (SimKv::new(seed), Overlay::new(1), BTreeMap::new());
+            for n in (0..50).filter(|n| n % 3 != 0) {
+                let value = Bytes::from_static(b"before");
+                kv.write(vec![KvOp::Put { key: key(n), value: value.clone() }]).unwrap();
+                model.insert(key(n), value);
+            }
+            for step in 0..60 {
+                let at = rng.below(50);
+                match rng.below(10) {
+                    0 => overlay.push_layer(),
+                    1 if overlay.layers.len() > 1 => {
+                        let layer = overlay.layers.pop_front().unwrap();
+                        overlay.settled.extend(layer.changes);
+                    }
+                    2 if overlay.sealed.is_none() => kv.start_flush(0, overlay.seal()),
+                    3 if kv.complete_flush().is_some() => overlay.sealed = None,
+                    4 | 5 => {
+                        let end = at + rng.below(9);
+                        model.retain(|k, _| !(key(at) <= *k && *k < key(end)));
+                        overlay.top().remove_range(key(at), key(end));
+                    }
+                    6 => {
+                        model.remove(&key(at));
+                        overlay.top().put(key(at), None);
+                    }
+                    _ => {
+                        let value = Bytes::from(format!("{step}"));
+                        model.insert(key(at), value.clone());
+                        overlay.top().put(key(at), Some(value));
+                    }
+                }
+                let probe = key(rng.below(50));
+                assert_eq!(overlay.get(&kv, &probe).unwrap().as_ref(), model.get(&probe));
+                let (first, end, most) = (rng.below(50), rng.below(60), 1 + rng.below(30) as usize);
+                let mut seen = Vec::new();
+                let visit = &mut |key: &[u8], value: &[u8]| {
+                    seen.push((key.to_vec(), Bytes::copy_from_slice(value)));
+                    seen.len() < most
+                };
+                overlay.scan(&kv, &key(first), &key(end), visit).unwrap();
+                let within = |(k, _): &(&Vec<u8>, &Bytes)| key(first) <= **k && **k < key(end);
+                let want = model.iter().filter(within).take(most).map(|(k, v)| (k.clone(), v.clone()));
+                assert_eq!(seen, want.collect::<Vec<_>>(), "seed {seed} step {step}");
+            }
+        }
     }
 }

@@ -55,7 +55,8 @@ pub(crate) struct Record {
 pub(crate) fn encode(layer: &Layer, stamp: Stamp, next_number: u64) -> Vec<Bytes> {
     debug_assert_eq!(layer.seq, stamp.seq);
     let crcs: usize = layer.direct.values().map(|d| d.crcs.len()).sum();
-    let guess = HEADER_BYTES + layer.kv_bytes + layer.payload.len() * 10 + crcs * 4 + layer.direct.len() * 16;
+    let guess =
+        HEADER_BYTES + layer.changes.bytes() + layer.payload.len() * 10 + crcs * 4 + layer.direct.len() * 16;
     let mut out = Vec::with_capacity(guess.next_multiple_of(BLOCK) + BLOCK);
     out.resize(HEADER_BYTES, 0);
     for (&block, &(_, crc)) in &layer.payload {
@@ -67,14 +68,14 @@ pub(crate) fn encode(layer: &Layer, stamp: Stamp, next_number: u64) -> Vec<Bytes
         put_varint(&mut out, direct.crcs.len() as u64);
         direct.crcs.iter().for_each(|&crc| put_u32(&mut out, crc));
     }
-    for (key, value) in &layer.kv {
+    for (key, value) in layer.changes.keys() {
         out.push(u8::from(value.is_some()));
         put_bytes(&mut out, key);
         if let Some(value) = value {
             put_bytes(&mut out, value);
         }
     }
-    for (first, end) in &layer.ranges {
+    for (first, end) in layer.changes.ranges().iter() {
         put_bytes(&mut out, first);
         put_bytes(&mut out, end);
     }
@@ -88,8 +89,8 @@ pub(crate) fn encode(layer: &Layer, stamp: Stamp, next_number: u64) -> Vec<Bytes
         body_bytes,
         layer.payload.len() as u32,
         layer.direct.len() as u32,
-        layer.kv.len() as u32,
-        layer.ranges.len() as u32,
+        layer.changes.keys().len() as u32,
+        layer.changes.ranges().len() as u32,
         layer.transactions,
     ];
     for (at, count) in counts.into_iter().enumerate() {
@@ -209,7 +210,7 @@ mod tests {
         let mut layer = Layer { seq: 9, transactions: 2, ..Layer::default() };
         layer.put(b"Ka".to_vec(), Some(Bytes::from_static(b"value")));
         layer.put(b"Kb".to_vec(), None);
-        layer.ranges.push((b"Kc".to_vec(), b"Kd".to_vec()));
+        layer.remove_range(b"Kc".to_vec(), b"Kd".to_vec());
         layer.payload.insert(77, (Bytes::from(vec![1; BLOCK]), 5));
         layer.direct.insert(100, Direct { bytes: Bytes::new(), crcs: vec![1, 2, 3] });
         (layer, Stamp { nonce: 1, incarnation: 2, seq: 9, position: 4096 })

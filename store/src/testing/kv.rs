@@ -2,14 +2,24 @@
 //! between two of them, at or after the last completed flush, because a memtable may be flushed at any time.
 
 use super::Loss;
-use crate::{Kv, KvError, KvOp};
+use crate::{Changes, Kv, KvError, KvOp};
 use bytes::Bytes;
 use nacre_types::Rng;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 type Keys = BTreeMap<Vec<u8>, Bytes>;
+
+/// A flush under way.
+#[derive(Debug)]
+struct Flush {
+    token: u64,
+    ops: Vec<KvOp>,
+    /// Look-ups see the changes already.
+    visible: bool,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -18,8 +28,7 @@ struct Inner {
     durable: Keys,
     /// Writes not in `durable`.
     log: Vec<Vec<KvOp>>,
-    /// (token, writes it covers) of the flush under way.
-    flushing: Option<(u64, usize)>,
+    flushing: Option<Flush>,
     fail_writes: bool,
     fail_flushes: bool,
     /// The device under it lies about flushes: what is flushed survives the process, not the power.
@@ -67,25 +76,36 @@ impl SimKv {
     /// Ends the flush under way: hand the answer to `ObjectStore::kv_flushed`.
     pub fn complete_flush(&self) -> Option<(u64, Result<(), KvError>)> {
         let mut inner = self.inner.borrow_mut();
-        let (token, point) = inner.flushing.take()?;
+        let Flush { token, ops, visible } = inner.flushing.take()?;
+        if !visible {
+            apply(&mut inner.now, ops.clone());
+        }
+        // If the flush fails, a later one of the index's own may still succeed.
+        inner.log.push(ops);
+        if inner.fail_writes {
+            return Some((token, Err(KvError("injected write failure".into()))));
+        }
         if inner.fail_flushes {
             return Some((token, Err(KvError("injected flush failure".into()))));
         }
         if let Err(error) = inner.passes_by() {
             return Some((token, Err(error)));
         }
-        inner.make_durable(point);
+        let all = inner.log.len();
+        inner.make_durable(all);
         Some((token, Ok(())))
     }
 
     /// The power goes, or the daemon dies: both lose the memtables.
     pub fn power(&self) {
         let mut inner = self.inner.borrow_mut();
+        if let Some(flush) = inner.flushing.take() {
+            inner.log.push(flush.ops);
+        }
         let most = inner.log.len() as u64 + 1;
         let point = if inner.rng.chance(1, 2) { 0 } else { inner.rng.below(most) as usize };
         inner.make_durable(point);
         inner.log.clear();
-        inner.flushing = None;
         inner.now = inner.durable.clone();
     }
 
@@ -167,9 +187,14 @@ impl Inner {
             }
             apply(&mut self.durable, ops);
         }
-        if let Some((_, covered)) = &mut self.flushing {
-            *covered = covered.saturating_sub(point);
-        }
+    }
+
+    fn count(&mut self, ops: &[KvOp]) {
+        let bytes = ops.iter().map(|op| match op {
+            KvOp::Put { key, value } => (key.len() + value.len()) as u64,
+            _ => 0,
+        });
+        self.bytes_written += bytes.sum::<u64>();
     }
 }
 
@@ -215,14 +240,11 @@ impl Kv for SimKv {
         if inner.fail_writes {
             return Err(KvError("injected write failure".into()));
         }
-        for op in &ops {
-            if let KvOp::Put { key, value } = op {
-                inner.bytes_written += (key.len() + value.len()) as u64;
-            }
-        }
+        assert!(inner.flushing.is_none(), "nothing is written while a flush is under way");
+        inner.count(&ops);
         inner.log.push(ops.clone());
         apply(&mut inner.now, ops);
-        if inner.rng.chance(1, 16) && inner.flushing.is_none() {
+        if inner.rng.chance(1, 16) {
             // A memtable was full.
             let point = inner.log.len();
             inner.make_durable(point);
@@ -230,13 +252,21 @@ impl Kv for SimKv {
         Ok(())
     }
 
-    fn start_flush(&mut self, token: u64) {
+    fn start_flush(&mut self, token: u64, changes: Arc<Changes>) {
         let mut inner = self.inner.borrow_mut();
         assert!(inner.flushing.is_none(), "one flush at a time");
-        inner.flushing = Some((token, inner.log.len()));
+        let (ops, visible) = (changes.ops(), inner.rng.chance(1, 2));
+        inner.count(&ops);
+        if visible {
+            apply(&mut inner.now, ops.clone());
+        }
+        inner.flushing = Some(Flush { token, ops, visible });
     }
 
     fn flush_sync(&mut self) -> Result<(), KvError> {
+        if let Some((_, result)) = self.complete_flush() {
+            result?;
+        }
         let mut inner = self.inner.borrow_mut();
         if inner.fail_flushes {
             return Err(KvError("injected flush failure".into()));

@@ -2,12 +2,15 @@
 
 use super::host::{PG, object, options, random_data};
 use crate::testing::{SimDisk, SimKv};
-use crate::{DiskDone, DiskRequest, Kv, KvError, KvOp, ObjectStore, Store, StoreConfig, StoreEvent, format};
+use crate::{
+    Changes, DiskDone, DiskRequest, Kv, KvError, KvOp, ObjectStore, Store, StoreConfig, StoreEvent, format,
+};
 use bytes::Bytes;
 use nacre_types::checksum::BLOCK_U64;
 use nacre_types::{ObjectId, Rng};
 use nacre_wire::{Data, Transaction};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 struct Bench {
     disk: SimDisk,
@@ -178,7 +181,7 @@ impl Kv for NoKv {
         Ok(())
     }
 
-    fn start_flush(&mut self, token: u64) {
+    fn start_flush(&mut self, token: u64, _: Arc<Changes>) {
         self.flush = Some(token);
     }
 

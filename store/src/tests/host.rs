@@ -316,7 +316,7 @@ pub fn tiny() -> StoreConfig {
         writeback_bytes: 64 << 10,
         deferred_bytes_max: 256 << 10,
         record_bytes_max: 64 << 10,
-        settled_bytes_max: 2 << 10,
+        settled_bytes_max: 8 << 10,
         cache_objects: 4,
         cache_shards: 6,
         cache_references: 2,

@@ -145,6 +145,31 @@ fn a_partial_write_to_a_cold_block_needs_no_read_and_is_merged_later() {
     assert_eq!((report.blocks_patched, report.errors), (0, vec![]));
 }
 
+/// What the checkpoint under way has, and what has come since: both must be there, in that order.
+#[test]
+fn a_store_is_taken_down_while_a_checkpoint_is_on_its_way() {
+    let mut host = Host::new(8, capacity(), tiny());
+    for i in 0.. {
+        let data = random_data(&mut host.rng, 0, 3 * BLOCK_U64);
+        write(&mut host, &object(i % 5), 0, data);
+        host.pump();
+        while let Some(done) = host.disk.complete_any() {
+            host.store().disk_done(done);
+            host.pump();
+        }
+        if host.kv.is_flushing() && i % 7 == 3 {
+            break;
+        }
+    }
+    assert!(host.kv.is_flushing() && host.committed == host.history.len());
+    let store = host.store.take().unwrap();
+    store.unmount(&mut host.disk).unwrap();
+    let report = crate::fsck(&mut host.disk, &mut host.kv, true);
+    assert_eq!(report.errors, vec![]);
+    host.restart();
+    host.compare();
+}
+
 #[test]
 fn a_clone_shares_its_blocks_until_they_are_written() {
     let mut host = Host::new(6, capacity(), tiny());
