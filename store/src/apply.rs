@@ -286,7 +286,10 @@ impl<K: Kv> Store<K> {
             target.shards.insert(index, source.shards[&index].clone());
             target.dirty_shards.insert(index);
             for block in blocks.into_iter().filter(|_| !mutant!(CloneUncounted)) {
-                *self.extra(change, block)? += 1;
+                let extra = self.extra(change, block)?;
+                let more = extra.checked_add(1);
+                *extra =
+                    more.ok_or_else(|| StoreError::Corrupt(format!("block {block} has 2^32 references")))?;
             }
         }
         if from.omap != 0 {

@@ -23,6 +23,19 @@ const PAYLOAD_BYTES_MAX: usize = 512 << 10;
 
 static ZEROES: [u8; BLOCK] = [0; BLOCK];
 
+/// An object has got a block, or lost one.
+fn count_blocks(object: &mut Object, change: i64) -> Result<(), StoreError> {
+    let onode = onode(object);
+    let blocks = onode.blocks.checked_add_signed(change);
+    onode.blocks = blocks.ok_or_else(|| {
+        let number = onode.number;
+        StoreError::Corrupt(format!(
+            "the onode of object {number} does not count the blocks of its extent map"
+        ))
+    })?;
+    Ok(())
+}
+
 /// Splits an object's block index into shard and place.
 pub(crate) fn locate(block: u64) -> (u32, usize) {
     ((block / SHARD_BLOCKS as u64) as u32, (block % SHARD_BLOCKS as u64) as usize)
@@ -137,10 +150,7 @@ impl<K: Kv> Store<K> {
     ) -> Result<(), StoreError> {
         match old {
             None => Ok(()),
-            Some((0, _)) => {
-                onode(object).blocks += 1;
-                Ok(())
-            }
+            Some((0, _)) => count_blocks(object, 1),
             Some((block, flag)) => self.release(change, block, flag),
         }
     }
@@ -256,7 +266,7 @@ impl<K: Kv> Store<K> {
             } else if length == BLOCK {
                 shard.set(place, 0, 0);
                 object.dirty_shards.insert(index);
-                onode(object).blocks -= 1;
+                count_blocks(object, -1)?;
                 self.release(change, old, flag)?;
             } else {
                 let zeroes = Bytes::from_static(&ZEROES).slice(..length);

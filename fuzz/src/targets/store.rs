@@ -134,8 +134,7 @@ type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 fn used() -> (Parts, &'static Pairs, Vec<u64>) {
     static USED: OnceLock<(Pairs, Vec<(u64, Bytes)>)> = OnceLock::new();
     let (pairs, blocks) = USED.get_or_init(|| {
-        let mut parts = Parts::new();
-        parts.run(&[sample_transaction(), writes(20_000)]);
+        let mut parts = Parts::in_use();
         let offsets: Vec<u64> = parts.disk.blocks_from(0).collect();
         let pairs = parts.kv_pairs();
         let read = |offset| (offset, parts.disk.read_at(offset, BLOCK).expect("it was written"));
@@ -152,8 +151,7 @@ fn used() -> (Parts, &'static Pairs, Vec<u64>) {
 }
 
 pub fn mount_seeds() -> Vec<Vec<u8>> {
-    let mut parts = Parts::new();
-    parts.run(&[sample_transaction(), writes(20_000)]);
+    let mut parts = Parts::in_use();
     let pairs = parts.kv_pairs();
     let edit = |what: u8, which: usize, bytes: &[u8]| {
         [&[what], &(which as u16).to_le_bytes()[..], &join(&[bytes])].concat()
@@ -200,6 +198,16 @@ impl Parts {
         };
         nacre_store::format(&mut disk, &mut kv, options).expect("an empty device can be formatted");
         Parts { disk, kv }
+    }
+
+    /// With something in the index, and something in the journal that the index does not have.
+    fn in_use() -> Parts {
+        let mut parts = Parts::new();
+        parts.run(&[sample_transaction(), writes(20_000)]);
+        let store = Store::mount(&mut parts.disk, parts.kv.clone(), StoreConfig::default());
+        store.expect("it was left whole").unmount(&mut parts.disk).expect("nothing fails");
+        parts.run(&[writes(10_000), sample_transaction()]);
+        parts
     }
 
     /// Mounts, submits, reads every object, and leaves without unmounting. Commits are waited for; the index may lose what
