@@ -91,7 +91,8 @@ impl<K: Kv> Store<K> {
             Op::MetaSet(pairs) => {
                 let layer = self.overlay.top();
                 for pair in &pairs.pairs {
-                    layer.put(keys::meta(pg, &pair.key), Some(pair.value.clone()));
+                    // A copy: until a checkpoint it must not keep the frame that brought it.
+                    layer.put(keys::meta(pg, &pair.key), Some(Bytes::copy_from_slice(&pair.value)));
                 }
                 return Ok(());
             }

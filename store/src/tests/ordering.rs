@@ -1,9 +1,11 @@
 //! Races that random orders meet too seldom, one by one.
 
 use super::host::{Host, PG, capacity, object, random_data, tiny};
-use crate::{ObjectStore, StoreEvent};
+use crate::{ObjectStore, StoreConfig, StoreEvent};
+use bytes::Bytes;
 use nacre_types::ObjectId;
 use nacre_types::checksum::BLOCK_U64;
+use nacre_wire::transaction::Pair;
 use nacre_wire::{Data, Transaction};
 
 fn write(host: &mut Host, id: &ObjectId, offset: u64, data: Data) {
@@ -143,6 +145,24 @@ fn a_partial_write_to_a_cold_block_needs_no_read_and_is_merged_later() {
     store.unmount(&mut host.disk).unwrap();
     let report = crate::fsck(&mut host.disk, &mut host.kv, true);
     assert_eq!((report.blocks_patched, report.errors), (0, vec![]));
+}
+
+/// Changes wait in memory for a checkpoint, by the thousands: small slices of frames from the network, which must not keep
+/// those.
+#[test]
+fn what_waits_for_a_checkpoint_does_not_keep_the_frame_it_came_in() {
+    let mut host = Host::new(9, capacity(), StoreConfig::default());
+    let frame = Bytes::from(vec![7; 64 << 10]);
+    let mut t = Transaction::new(PG);
+    t.set_attr(&object(0), "_", frame.slice(10..20));
+    t.omap_set(&object(0), vec![Pair { key: frame.slice(20..30), value: frame.slice(30..40) }]);
+    t.meta_set(frame.slice(40..50), frame.slice(50..200));
+    host.submit(t);
+    host.settle();
+    assert_eq!((host.committed, host.store().stats().checkpoints), (1, 0));
+    // The test's own record of what it has submitted.
+    host.history.clear();
+    assert!(frame.is_unique());
 }
 
 /// What the checkpoint under way has, and what has come since: both must be there, in that order.
