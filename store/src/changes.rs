@@ -45,7 +45,7 @@ impl KeyRanges {
     }
 }
 
-/// What a key or a removed range weighs beside its bytes, at least, where changes are encoded.
+/// What a key weighs beside its bytes, at least, where changes are encoded.
 const CHANGE_BYTES: usize = 16;
 
 /// Later changes of a key take the place of earlier ones.

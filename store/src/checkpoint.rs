@@ -180,7 +180,9 @@ impl<K: Kv> Store<K> {
             return self.fail(error.into());
         }
         self.checkpoint = CheckpointState::Idle;
-        self.overlay.sealed = None;
+        if let Some(sealed) = self.overlay.sealed.take() {
+            self.kv.release(sealed);
+        }
         self.journal.tail = position;
         let busy = self.busy_blocks(false);
         self.allocator.release(seq, &busy);

@@ -47,6 +47,11 @@ pub trait Kv {
     /// Until then look-ups of what they change may see any of it, or none. At most one flush is under way.
     fn start_flush(&mut self, token: u64, changes: Arc<Changes>);
 
+    /// Frees what a flush that has ended was given: that may take longer than whoever calls this has.
+    fn release(&mut self, changes: Arc<Changes>) {
+        drop(changes);
+    }
+
     /// Makes what was written durable and waits for it, and for a flush under way. Only at mount, format and unmount.
     fn flush_sync(&mut self) -> Result<(), KvError>;
 }

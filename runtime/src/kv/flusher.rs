@@ -9,7 +9,6 @@ use rocksdb::{DB, FlushOptions, WriteBatch, WriteOptions, properties};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
 use tokio::sync::mpsc as reactor;
 
 /// Ranges with more keys than this are deleted by one range tombstone, which slows down later reads of its neighbourhood;
@@ -19,14 +18,7 @@ const DELETED_SINGLY_MAX: usize = 64;
 /// Changes are written in pieces of this size.
 const PIECE_BYTES: usize = 128 << 10;
 
-/// What a batch keeps of a change besides its bytes, at most.
-pub(super) const OP_BYTES: usize = 16;
-
 const NICE: i32 = 10;
-
-/// How long the reactor may take to let go of changes it handed over. Who lets go last frees them, which takes a while.
-const LOOKS_MAX: u32 = 200;
-const LOOK_EVERY: Duration = Duration::from_micros(500);
 
 /// The end of one flush.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,6 +51,8 @@ enum Job {
         token: u64,
         changes: Arc<Changes>,
     },
+    /// Frees what was flushed: tens of thousands of keys.
+    Release(Arc<Changes>),
     /// Flushes what was written, and answers here.
     Sync(mpsc::SyncSender<Result<(), KvError>>),
 }
@@ -82,15 +76,12 @@ impl Flusher {
                 match job {
                     Job::Flush { token, changes } => {
                         let result = database.flush(Some(&changes));
+                        // The reactor has its own, and gives it back when it looks nothing up there any more.
+                        drop(changes);
                         // Nobody listens any more when the reactor has ended.
                         let _ = report.send(KvFlushed { token, result });
-                        for _ in 0..LOOKS_MAX {
-                            if Arc::strong_count(&changes) == 1 {
-                                break;
-                            }
-                            thread::sleep(LOOK_EVERY);
-                        }
                     }
+                    Job::Release(changes) => drop(changes),
                     Job::Sync(answer) => drop(answer.send(database.flush(None))),
                 }
             }
@@ -101,6 +92,10 @@ impl Flusher {
 
     pub(super) fn flush(&self, token: u64, changes: Arc<Changes>) {
         self.send(Job::Flush { token, changes });
+    }
+
+    pub(super) fn release(&self, changes: Arc<Changes>) {
+        self.send(Job::Release(changes));
     }
 
     /// Waits for what was asked before, flushes, and waits for that.

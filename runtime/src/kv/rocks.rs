@@ -3,13 +3,16 @@
 //! Writes go to the memtable and are lost with the process; a flush makes all of them durable, atomically, because only
 //! flushes that were asked for ever happen (see `options`). While a store runs nothing is written but by flushes.
 
-use super::flusher::{self, Flusher, KvFlushes, OP_BYTES};
+use super::flusher::{self, Flusher, KvFlushes};
 use super::{KvConfig, options};
 use bytes::Bytes;
 use nacre_store::{Changes, Kv, KvError, KvOp};
 use rocksdb::{DB, ReadOptions, WriteBatch, properties};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// What a batch keeps of a change besides its bytes, at most.
+const OP_BYTES: usize = 16;
 
 pub struct RocksKv {
     // Before `db`: its thread ends before the database closes.
@@ -129,6 +132,10 @@ impl Kv for RocksKv {
 
     fn start_flush(&mut self, token: u64, changes: Arc<Changes>) {
         self.flusher.flush(token, changes);
+    }
+
+    fn release(&mut self, changes: Arc<Changes>) {
+        self.flusher.release(changes);
     }
 
     fn flush_sync(&mut self) -> Result<(), KvError> {
