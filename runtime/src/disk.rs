@@ -3,6 +3,7 @@
 
 mod buffer;
 mod create;
+mod discard;
 mod error;
 mod file;
 mod geometry;

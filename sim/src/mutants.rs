@@ -306,7 +306,7 @@ fn options(bug: Mutant, seed: u64) -> Options {
             fault_interval: Duration::from_millis(1500),
             ..busy
         },
-        FreedReused => Options {
+        FreedReused | DiscardedInUse => Options {
             faults: faults("crash,blackout,buggify"),
             // Some of each write goes straight to fresh blocks, some through the journal.
             unit: 40_000,

@@ -413,6 +413,7 @@ impl Options {
             "network_us" => self.conditions.latency_mean = Duration::from_micros(number()?),
             "loss" => self.conditions.loss_permille = number()?,
             "reset" => self.conditions.reset_per_100k = number()?,
+            "disk_mib" => self.disk_bytes = number()?.max(8) << 20,
             "encode" => self.encode_percent = number()?,
             _ => return Err(format!("there is no option '{key}'")),
         }

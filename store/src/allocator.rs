@@ -2,9 +2,10 @@
 //!
 //! Allocation goes on where the last one ended, prefers one contiguous run, and falls back to pieces, so that space
 //! that is there can always be used. Freed blocks wait in quarantine until a checkpoint has passed the record that
-//! freed them: before that, replaying an older record would find somebody else's data.
+//! freed them: before that, replaying an older record would find somebody else's data. Free blocks are lent for as long
+//! as the device discards them.
 
-use nacre_types::RangeSet;
+use nacre_types::{RangeSet, mutant};
 use std::collections::VecDeque;
 
 /// How many free ranges are looked at for a whole run before pieces are taken.
@@ -16,6 +17,7 @@ pub(crate) struct Allocator {
     /// (record, first, count), in record order.
     quarantine: VecDeque<(u64, u64, u64)>,
     quarantined: u64,
+    lent: u64,
     cursor: u64,
     total: u64,
     reserve: u64,
@@ -27,29 +29,34 @@ impl Allocator {
     pub fn new(free: RangeSet, total: u64) -> Allocator {
         let cursor = free.iter().next().map_or(0, |r| r.0);
         let reserve = (total / 64).max(16).min(total / 4);
-        Allocator { free, quarantine: VecDeque::new(), quarantined: 0, cursor, total, reserve }
+        Allocator { free, quarantine: VecDeque::new(), quarantined: 0, lent: 0, cursor, total, reserve }
     }
 
     pub fn free_blocks(&self) -> u64 {
         self.free.total()
     }
 
-    pub fn quarantined_blocks(&self) -> u64 {
-        self.quarantined
+    /// Blocks that are nobody's and cannot be allocated yet.
+    pub fn withheld_blocks(&self) -> u64 {
+        self.quarantined + self.lent
     }
 
     /// Whether so much waits in quarantine that a checkpoint is due: half as much as is free, or any while whoever
     /// keeps to [`Allocator::usage`] will soon find nothing free.
     pub fn is_starved(&self) -> bool {
-        let soon = self.reserve + 256.min(self.total / 16);
         let free = self.free.total();
-        self.quarantined > free / 2 || (self.quarantined > 0 && free < soon)
+        self.quarantined > free / 2 || (self.quarantined > 0 && free < self.soon())
+    }
+
+    /// Whoever keeps to [`Allocator::usage`] will soon find nothing free when less than this is.
+    fn soon(&self) -> u64 {
+        self.reserve + 256.min(self.total / 16)
     }
 
     /// (total, used) without the reserve.
     pub fn usage(&self) -> (u64, u64) {
         let total = self.total - self.reserve;
-        let used = self.total - self.free.total() - self.quarantined;
+        let used = self.total - self.free.total() - self.withheld_blocks();
         (total, used.min(total))
     }
 
@@ -109,8 +116,10 @@ impl Allocator {
         }
     }
 
-    /// Frees what records up to `seq` gave back, but not what `busy` (reads under way) still touches.
-    pub fn release(&mut self, seq: u64, busy: &RangeSet) {
+    /// Frees what records up to `seq` gave back, but not what `busy` (reads under way) still touches. Returns what is
+    /// free now, as (first, count).
+    pub fn release(&mut self, seq: u64, busy: &RangeSet) -> Vec<(u64, u64)> {
+        let mut freed = Vec::new();
         let due = self.quarantine.partition_point(|entry| entry.0 <= seq);
         let due: Vec<_> = self.quarantine.drain(..due).collect();
         for (freed_by, first, count) in due.into_iter().rev() {
@@ -121,6 +130,35 @@ impl Allocator {
             assert!(!self.free.intersects(first, first + count), "block {first} is freed twice");
             self.free.insert(first, first + count);
             self.quarantined -= count;
+            freed.push((first, count));
+        }
+        freed
+    }
+
+    /// The first free blocks of `first..end`.
+    pub fn free_within(&self, first: u64, end: u64) -> Option<(u64, u64)> {
+        let (from, to) = self.free.next_from(first)?;
+        (from < end).then_some((from, to.min(end)))
+    }
+
+    /// Whether so many blocks can be spared for a while: whoever was promised space must find it.
+    pub fn can_lend(&self, count: u64) -> bool {
+        self.free.total() >= count + self.soon() + self.total / 16
+    }
+
+    /// Withholds free blocks until they are given back.
+    pub fn lend(&mut self, first: u64, count: u64) {
+        assert!(self.free.contains(first, first + count), "only free blocks are lent");
+        if !mutant!(DiscardedInUse) {
+            self.free.remove(first, first + count);
+            self.lent += count;
+        }
+    }
+
+    pub fn give_back(&mut self, first: u64, count: u64) {
+        if !mutant!(DiscardedInUse) {
+            self.free.insert(first, first + count);
+            self.lent -= count;
         }
     }
 }
@@ -172,8 +210,22 @@ mod tests {
             if rng.chance(1, 10) {
                 a.release(seq, &RangeSet::new());
             }
-            assert_eq!(a.free_blocks() + a.quarantined_blocks() + owned.total(), 300);
+            assert_eq!(a.free_blocks() + a.withheld_blocks() + owned.total(), 300);
         }
+    }
+
+    #[test]
+    fn what_is_lent_is_neither_used_nor_allocated() {
+        let mut a = allocator(1600);
+        let used = a.usage();
+        assert!(a.can_lend(1000) && !a.can_lend(1500));
+        a.lend(200, 1000);
+        assert_eq!((a.usage(), a.withheld_blocks()), (used, 1000));
+        let runs = a.many(600).unwrap();
+        assert!(runs.iter().all(|run| run.0 + run.1 <= 200 || run.0 >= 1200));
+        assert_eq!(a.one(), None);
+        a.give_back(200, 1000);
+        assert_eq!(a.many(1000), Some(vec![(200, 1000)]));
     }
 
     #[test]

@@ -185,7 +185,8 @@ impl<K: Kv> Store<K> {
         }
         self.journal.tail = position;
         let busy = self.busy_blocks(false);
-        self.allocator.release(seq, &busy);
+        let freed = self.allocator.release(seq, &busy);
+        self.discard(freed);
         self.stats.checkpoints += 1;
         self.maintain();
     }

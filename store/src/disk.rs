@@ -24,8 +24,10 @@ pub enum DiskRequest {
     Flush {
         token: u64,
     },
-    /// Tells the device that a range holds nothing of value. Best effort, no completion.
+    /// Tells the device that a range holds nothing of value: until it is written again, reading it may give anything. No
+    /// flush waits for it, and its failure does no harm.
     Discard {
+        token: u64,
         offset: u64,
         length: u64,
     },
@@ -57,4 +59,14 @@ pub trait DiskSync {
     fn read_at(&mut self, offset: u64, length: usize) -> Result<Bytes, DiskError>;
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError>;
     fn flush(&mut self) -> Result<(), DiskError>;
+
+    /// The smallest aligned piece that the device can discard, in bytes; `None` if it discards nothing.
+    fn discard_granularity(&self) -> Option<u64> {
+        None
+    }
+
+    /// See [`DiskRequest::Discard`]. Does nothing where nothing can be discarded.
+    fn discard(&mut self, _offset: u64, _length: u64) -> Result<(), DiskError> {
+        Ok(())
+    }
 }

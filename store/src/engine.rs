@@ -214,7 +214,7 @@ impl<K: Kv> ObjectStore for Store<K> {
 
     fn usage(&self) -> Usage {
         let (total, used) = self.allocator.usage();
-        let freed = self.allocator.quarantined_blocks();
+        let freed = self.allocator.withheld_blocks();
         Usage { total_bytes: total * BLOCK_U64, used_bytes: used * BLOCK_U64, freed_bytes: freed * BLOCK_U64 }
     }
 
@@ -256,6 +256,7 @@ impl<K: Kv> ObjectStore for Store<K> {
         match (purpose, done.result) {
             (Purpose::Read { read, run }, result) => self.read_done(read, run, result),
             (Purpose::Merge { merge }, result) => self.merge_read(merge, result),
+            (Purpose::Discard, result) => self.discarded(result.map(|_| ())),
             // A write or flush that failed once may have lost what it was for: no retry can know. The store ends.
             (_, Err(error)) => self.fail(error.into()),
             (Purpose::Journal { at }, Ok(bytes)) => self.journal_written(at, bytes),

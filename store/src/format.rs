@@ -5,7 +5,7 @@ use crate::index::state::{Applied, Checkpointed, Identity};
 use crate::superblock::{COPIES, FORMAT_VERSION, JOURNAL_BYTES_MIN, JOURNAL_OFFSET, Superblock, read_any};
 use crate::{DiskError, DiskSync, Kv, KvError, KvOp};
 use nacre_types::OsdId;
-use nacre_types::checksum::BLOCK;
+use nacre_types::checksum::{BLOCK, BLOCK_U64};
 use prost::Message as _;
 
 /// What a new store is told.
@@ -19,6 +19,8 @@ pub struct FormatOptions {
     /// Size of the journal: bounds replay time, and how long small writes gather before they are written back. A
     /// transaction's metadata and small writes must fit; 1 GiB is good for a fast disk.
     pub journal_bytes: u64,
+    /// Whether the device is told that it need not keep what it held.
+    pub discard: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -76,6 +78,10 @@ pub fn format<K: Kv>(disk: &mut dyn DiskSync, kv: &mut K, options: FormatOptions
     };
     forming.write(disk)?;
     zero(disk, JOURNAL_OFFSET, journal_bytes)?;
+    if options.discard {
+        // What was there before is nobody's now. A device that cannot discard it keeps it.
+        let _ = disk.discard(data_offset, data_blocks * BLOCK_U64);
+    }
     disk.flush()?;
     let identity = Identity { fsid: options.fsid, osd_uuid: options.osd_uuid };
     let put = |key: &[u8], value: Vec<u8>| KvOp::Put { key: key.to_vec(), value: value.into() };

@@ -25,6 +25,7 @@ pub(crate) enum Purpose {
     Merge {
         merge: u64,
     },
+    Discard,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +55,11 @@ impl Io {
     pub fn flush(&mut self, purpose: Purpose) {
         let token = self.token(purpose);
         self.requests.push_back(DiskRequest::Flush { token });
+    }
+
+    pub fn discard(&mut self, offset: u64, length: u64) {
+        let token = self.token(Purpose::Discard);
+        self.requests.push_back(DiskRequest::Discard { token, offset, length });
     }
 
     /// Every request has been taken.

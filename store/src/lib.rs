@@ -11,6 +11,7 @@ mod checkpoint;
 mod codec;
 mod commit;
 mod deferred;
+mod discard;
 mod disk;
 mod engine;
 mod format;

@@ -6,6 +6,7 @@
 use crate::allocator::Allocator;
 use crate::checkpoint::CheckpointState;
 use crate::deferred::Deferred;
+use crate::discard::Discards;
 use crate::index::cache::Cache;
 use crate::index::keys;
 use crate::index::onode::Onode;
@@ -44,6 +45,8 @@ impl<K: Kv> Store<K> {
         for (id, number, block) in patched_blocks(&kv, &space.patched)? {
             merges.add(&id, number, block);
         }
+        let granularity = disk.discard_granularity().filter(|_| config.discard);
+        let discards = granularity.map(|bytes| Discards::new(bytes, config.discard_bytes_min));
         let journal = Journal {
             ring: Ring { offset: superblock.journal_offset, bytes: superblock.journal_bytes },
             nonce: superblock.nonce(),
@@ -62,6 +65,7 @@ impl<K: Kv> Store<K> {
             allocator: Allocator::new(space.free, superblock.data_blocks),
             deferred: Deferred::default(),
             checkpoint: CheckpointState::Idle,
+            discards,
             reads: Reads::default(),
             merges,
             io: Io::default(),

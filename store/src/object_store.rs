@@ -66,6 +66,10 @@ pub struct StoreStats {
     pub deferred_writes: u64,
     pub deferred_bytes: u64,
     pub checkpoints: u64,
+    pub discards: u64,
+    pub discarded_bytes: u64,
+    /// After one nothing is discarded before the next mount.
+    pub discard_errors: u64,
     pub reads: u64,
     pub read_bytes: u64,
     pub checksum_errors: u64,

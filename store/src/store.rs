@@ -16,6 +16,7 @@
 use crate::allocator::Allocator;
 use crate::checkpoint::CheckpointState;
 use crate::deferred::Deferred;
+use crate::discard::Discards;
 use crate::index::cache::Cache;
 use crate::index::keys;
 use crate::index::overlay::Overlay;
@@ -45,6 +46,10 @@ pub struct StoreConfig {
     pub record_bytes_max: u64,
     /// Changes of durable records gather until the next checkpoint, of which one begins when there are more than this.
     pub settled_bytes_max: usize,
+    /// Whether the device is told what it need not keep, where it cares.
+    pub discard: bool,
+    /// Free space is discarded in aligned pieces of at least this.
+    pub discard_bytes_min: u64,
     /// Decoded objects kept.
     pub cache_objects: usize,
     /// Decoded extent map shards kept, about 900 bytes each.
@@ -61,6 +66,8 @@ impl Default for StoreConfig {
             deferred_bytes_max: 96 << 20,
             record_bytes_max: 4 << 20,
             settled_bytes_max: 32 << 20,
+            discard: true,
+            discard_bytes_min: 64 << 10,
             cache_objects: 32 << 10,
             cache_shards: 64 << 10,
             cache_references: 16 << 10,
@@ -146,6 +153,8 @@ pub struct Store<K> {
     pub(crate) allocator: Allocator,
     pub(crate) deferred: Deferred,
     pub(crate) checkpoint: CheckpointState,
+    /// `None` where nothing is discarded.
+    pub(crate) discards: Option<Discards>,
     pub(crate) reads: Reads,
     pub(crate) merges: Merges,
     pub(crate) io: Io,

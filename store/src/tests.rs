@@ -2,6 +2,7 @@
 
 mod costs;
 mod crashes;
+mod discards;
 mod faults;
 mod host;
 mod ordering;

@@ -86,6 +86,7 @@ mutants! {
     CheckpointEarly "checkpoint-early" "a checkpoint covers records whose data is not written back",
     CheckpointUnflushed "checkpoint-unflushed" "the journal's tail moves before the data is flushed",
     FreedReused "freed-reused" "freed blocks are reused before a checkpoint",
+    DiscardedInUse "discarded-in-use" "blocks are given out while their discard is under way",
     ReplayStopsEarly "replay-stops-early" "replay leaves the last record out",
     ReplayUnchecked "replay-unchecked" "replay takes a last record whose data is not all there",
     ReadUnchecked "read-unchecked" "blocks read from disk are not compared with their checksums",

@@ -18,6 +18,7 @@ pub fn main(words: &[&str]) -> anyhow::Result<std::process::ExitCode> {
 mod suite {
     use crate::sim::cpu_seconds;
     use anyhow::{Context as _, bail};
+    use nacre_sim::Options;
     use nacre_sim::mutants::{Caught, control, is_certain, is_evidence, trial};
     use nacre_types::mutant::Mutant;
     use std::process::ExitCode;
@@ -61,7 +62,11 @@ mod suite {
                 "--from" => args.from = value()?.parse().context("--from")?,
                 "--seeds" => args.seeds = value()?.parse().context("--seeds")?,
                 "--minutes" => args.seconds = 60.0 * value()?.parse::<f64>().context("--minutes")?,
-                "--set" => args.settings.push(value()?.to_string()),
+                "--set" => {
+                    let setting = value()?.to_string();
+                    Options::draw(0).set(&setting).map_err(anyhow::Error::msg)?;
+                    args.settings.push(setting);
+                }
                 "--trace" => args.trace = true,
                 "--control" => args.control = true,
                 "--table" => args.table = true,

@@ -34,6 +34,7 @@ fn main() -> Outcome<()> {
         device: None,
         bytes: 4 << 30,
         journal_bytes: 256 << 20,
+        discard: true,
     };
     format_osd(&dir, &options, &KvConfig::default())?;
     let outcome = block_on(measure(&dir, Duration::from_secs_f64(seconds)))?;

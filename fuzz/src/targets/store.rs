@@ -195,6 +195,7 @@ impl Parts {
             osd_uuid: "uuid".into(),
             osd: OsdId(1),
             journal_bytes: 1 << 20,
+            discard: true,
         };
         nacre_store::format(&mut disk, &mut kv, options).expect("an empty device can be formatted");
         Parts { disk, kv }

@@ -31,6 +31,9 @@ pub struct FormatArgs {
     host: Option<String>,
     #[arg(long, default_value = "ssd")]
     device_class: String,
+    /// Do not tell the device what it need not keep: some stall when they are told. Can be changed in settings.toml.
+    #[arg(long)]
+    no_discard: bool,
     /// Address to listen on.
     #[arg(long, default_value = "0.0.0.0:0")]
     address: SocketAddr,
@@ -74,6 +77,7 @@ pub fn format(context: &Context, args: &FormatArgs) -> anyhow::Result<()> {
         advertise: args.advertise.clone(),
         host: Some(args.host.clone().unwrap_or_else(host_name)),
         device_class: Some(args.device_class.clone()),
+        discard: args.no_discard.then_some(false),
         ..Settings::new(args.address)
     };
     anyhow::ensure!(
@@ -114,6 +118,7 @@ pub fn format_osd(context: &Context, dir: &Path, spec: &FormatSpec) -> anyhow::R
             uuid,
             device: spec.device.clone(),
             bytes,
+            discard: spec.settings.discard.unwrap_or(true),
             journal_bytes: (bytes / JOURNAL_SHARE).clamp(JOURNAL_BYTES_MIN, JOURNAL_BYTES_MAX) / 4096 * 4096,
         },
     );

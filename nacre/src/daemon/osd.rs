@@ -34,7 +34,9 @@ async fn serve(dir: PathBuf, id: OsdId, settings: Settings, credentials: Credent
     let mut kv = KvConfig::default();
     kv.cache_bytes = settings.index_cache_bytes.unwrap_or(kv.cache_bytes);
     let fsid = credentials.fsid.clone();
-    let opened = open_osd(&dir, Some((&fsid, id)), &kv, StoreConfig::default())?;
+    let mut store = StoreConfig::default();
+    store.discard = settings.discard.unwrap_or(store.discard);
+    let opened = open_osd(&dir, Some((&fsid, id)), &kv, store)?;
     tracing::info!("{id} in {}: {:?}", dir.display(), opened.store.replay_report());
     let messenger = Messenger::bind(MessengerConfig::new(credentials, Some(settings.listen)))?;
     let address = settings.advertised(messenger.local_addr())?;

@@ -26,6 +26,9 @@ pub struct Settings {
     /// Bytes of index blocks kept in memory (OSDs).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index_cache_bytes: Option<usize>,
+    /// Whether the device is told what it need not keep, where it cares; true if absent (OSDs).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discard: Option<bool>,
 }
 
 const FILE: &str = "settings.toml";
@@ -39,6 +42,7 @@ impl Settings {
             device_class: None,
             location: BTreeMap::new(),
             index_cache_bytes: None,
+            discard: None,
         }
     }
 

@@ -104,13 +104,17 @@ impl<S: ObjectStore> Osd<S> {
         );
         json += &format!(
             ",\"total_bytes\":{},\"used_bytes\":{},\"transactions\":{},\"journal_writes\":{},\"flushes\":{},\
-             \"checkpoints\":{},\"reads\":{},\"checksum_errors\":{}",
+             \"checkpoints\":{},\"discards\":{},\"discarded_bytes\":{},\"discard_errors\":{},\"reads\":{},\
+             \"checksum_errors\":{}",
             usage.total_bytes,
             usage.used_bytes,
             stats.transactions,
             stats.journal_writes,
             stats.flushes,
             stats.checkpoints,
+            stats.discards,
+            stats.discarded_bytes,
+            stats.discard_errors,
             stats.reads,
             stats.checksum_errors,
         );

@@ -1,5 +1,6 @@
 //! An open, locked disk, used synchronously: at format, mount, unmount and by fsck.
 
+use super::discard::discard;
 use super::error::disk_error;
 use super::{BufferPool, FlushPolicy, Geometry, OpenDiskError, lock};
 use bytes::Bytes;
@@ -140,5 +141,17 @@ impl DiskSync for FileDisk {
             self.flush_failure = Some(failure.clone());
             failure
         })
+    }
+
+    fn discard_granularity(&self) -> Option<u64> {
+        self.geometry.discard_granularity
+    }
+
+    fn discard(&mut self, offset: u64, length: u64) -> Result<(), DiskError> {
+        if self.geometry.discard_granularity.is_none() {
+            return Ok(());
+        }
+        self.check_range(offset, length as usize)?;
+        discard(&self.file, offset, length).map_err(|error| disk_error(offset, "discard", &error))
     }
 }

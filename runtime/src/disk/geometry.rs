@@ -33,6 +33,9 @@ pub struct Geometry {
     /// What sysfs says of the device: "write back", "write through", or nothing if it says nothing.
     pub write_cache: Option<String>,
     pub fua: Option<bool>,
+    /// The smallest piece that the device discards; `None` if it discards nothing. Files keep their blocks: what was
+    /// reserved for a store stays so.
+    pub discard_granularity: Option<u64>,
 }
 
 impl Geometry {
@@ -59,6 +62,8 @@ impl Geometry {
             let text = std::fs::read_to_string(queue.as_ref()?.join(name)).ok()?;
             Some(text.trim().to_string())
         };
+        let number = |name: &str| read(name)?.parse::<u64>().ok().filter(|&number| number > 0);
+        let discards = block_device && number("discard_max_bytes").is_some();
         let write_cache = read("write_cache");
         let flush = match write_cache.as_deref() {
             Some("write through") if block_device && direct => FlushPolicy::WriteThrough,
@@ -73,6 +78,7 @@ impl Geometry {
             flush,
             write_cache,
             fua: read("fua").map(|fua| fua == "1"),
+            discard_granularity: number("discard_granularity").filter(|_| discards),
         })
     }
 
@@ -90,8 +96,13 @@ impl Geometry {
             FlushPolicy::Flush => "fdatasync after each batch of writes",
             FlushPolicy::WriteThrough => "none needed, completed writes are durable",
         };
+        let discard = match self.discard_granularity {
+            Some(bytes) => format!("in pieces of {bytes} bytes"),
+            None => "none".into(),
+        };
         format!(
-            "{kind} of {} MiB, {direct}, {}-byte sectors, device cache: {cache}, FUA: {fua}, flush: {flush}",
+            "{kind} of {} MiB, {direct}, {}-byte sectors, device cache: {cache}, FUA: {fua}, flush: {flush}, \
+             discard: {discard}",
             self.capacity_bytes >> 20,
             self.sector_bytes
         )

@@ -18,6 +18,7 @@
 mod barrier;
 mod operation;
 
+use super::discard::{Discarded, Discarder};
 use super::error::disk_error;
 use super::{FileDisk, FlushPolicy};
 use barrier::Barrier;
@@ -53,6 +54,7 @@ pub struct RingStats {
     pub syncs: u64,
     /// Flushes that needed none because their one write was durable by itself.
     pub durable_writes: u64,
+    pub discards: u64,
     pub continued: u64,
     pub retried: u64,
 }
@@ -68,6 +70,8 @@ pub struct DiskRing {
     /// Entries in the submission queue that the kernel has not been told of.
     unsubmitted: bool,
     barrier: Barrier,
+    /// From the first discard on.
+    discarder: Option<Discarder>,
     /// One at a time: the kernel reports a write-back error to one caller only.
     sync_in_flight: bool,
     done: VecDeque<DiskDone>,
@@ -111,6 +115,7 @@ impl DiskRing {
             in_flight: 0,
             unsubmitted: false,
             barrier: Barrier::new(),
+            discarder: None,
             sync_in_flight: false,
             done: VecDeque::new(),
             durable_writes,
@@ -143,7 +148,8 @@ impl DiskRing {
 
     /// Nothing queued, nothing in flight, nothing to take.
     pub fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.waiting.is_empty() && self.done.is_empty()
+        let discarding = self.discarder.as_ref().is_some_and(|discarder| !discarder.is_idle());
+        self.in_flight == 0 && self.waiting.is_empty() && self.done.is_empty() && !discarding
     }
 
     /// Queues a request. [`DiskRing::submit`] starts it.
@@ -172,9 +178,13 @@ impl DiskRing {
                 self.stats.flushes += 1;
                 self.barrier.add_flush(token);
             }
-            // Nothing reports a discard's end, so nothing could keep a later write to the same blocks behind it;
-            // files keep their blocks reserved anyway.
-            DiskRequest::Discard { .. } => {}
+            DiskRequest::Discard { token, offset, length } => {
+                self.stats.discards += 1;
+                let checked = self.check(offset, length as usize);
+                if let Err(error) = checked.and_then(|()| self.start_discard(token, offset, length)) {
+                    self.done.push_back(DiskDone { token, result: Err(error) });
+                }
+            }
         }
     }
 
@@ -258,6 +268,26 @@ impl DiskRing {
         self.waiting.push_back(index);
     }
 
+    fn start_discard(&mut self, token: u64, offset: u64, length: u64) -> Result<(), DiskError> {
+        if self.disk.geometry.discard_granularity.is_none() {
+            let reason = format!("{} discards nothing", self.disk.path.display());
+            return Err(DiskError::Io { offset, reason });
+        }
+        if self.discarder.is_none() {
+            let started = self
+                .disk
+                .file
+                .try_clone()
+                .and_then(|file| Discarder::start(file, self.wake.get_ref().try_clone()?))
+                .map_err(|error| disk_error(offset, "discard", &error))?;
+            self.discarder = Some(started);
+        }
+        if let Some(discarder) = &mut self.discarder {
+            discarder.push(token, offset, length);
+        }
+        Ok(())
+    }
+
     fn start_flushes(&mut self) {
         if self.sync_in_flight {
             return;
@@ -327,6 +357,13 @@ impl DiskRing {
     }
 
     fn reap(&mut self) {
+        while let Some(Discarded { token, offset, result }) =
+            self.discarder.as_mut().and_then(Discarder::take)
+        {
+            let what = || format!("discard at {}", self.disk.path.display());
+            let result = result.map(|()| Bytes::new()).map_err(|error| disk_error(offset, &what(), &error));
+            self.done.push_back(DiskDone { token, result });
+        }
         loop {
             let Some(completion) = self.ring.completion().next() else { return };
             self.in_flight -= 1;
@@ -407,6 +444,9 @@ impl Drop for DiskRing {
     fn drop(&mut self) {
         // What has not reached the kernel never will; what has, may still touch its buffers.
         self.waiting.clear();
+        if let Some(discarder) = self.discarder.take() {
+            discarder.stop(DROP_WAIT);
+        }
         let deadline = Instant::now() + DROP_WAIT;
         while self.in_flight > 0 && Instant::now() < deadline {
             let timeout = types::Timespec::new().nsec(100_000_000);

@@ -301,6 +301,78 @@ fn a_full_file_system_is_no_space() {
     });
 }
 
+/// A file as a block device, detached when dropped; `None` without the right to make one.
+struct LoopDevice(PathBuf);
+
+impl LoopDevice {
+    fn attach(file: &Path) -> Option<LoopDevice> {
+        let made = std::process::Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(file)
+            .stderr(std::process::Stdio::null())
+            .output()
+            .ok()?;
+        let name = String::from_utf8(made.stdout).ok()?;
+        made.status.success().then(|| LoopDevice(name.trim().into()))
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup").arg("--detach").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_block_device_gives_back_what_is_discarded_and_nothing_else() {
+    let (_dir, path) = scratch();
+    create_file(&path, 8 << 20).unwrap();
+    let Some(device) = LoopDevice::attach(&path) else { return };
+    let mut disk = FileDisk::open(&device.0).unwrap();
+    if disk.discard_granularity().is_none() {
+        return;
+    }
+    let data = pattern(9, 4 << 20);
+    disk.write_at(0, &data).unwrap();
+    disk.flush().unwrap();
+    on_reactor(async || {
+        let mut ring = DiskRing::start(disk).unwrap();
+        ring.push(DiskRequest::Discard { token: 1, offset: 1 << 20, length: 1 << 20 });
+        ring.push(DiskRequest::Discard { token: 2, offset: 2 << 20, length: 64 << 10 });
+        assert!(!ring.is_idle(), "a discard is under way until it has ended");
+        for token in 1..3 {
+            assert_eq!(ring.next_done().await, DiskDone { token, result: Ok(Bytes::new()) });
+        }
+        assert!(ring.is_idle());
+        ring.push(DiskRequest::Discard { token: 3, offset: 8 << 20, length: 64 << 10 });
+        assert!(matches!(ring.next_done().await.result, Err(DiskError::OutOfRange { .. })));
+        ring.push(DiskRequest::Discard { token: 4, offset: 3 << 20, length: 64 << 10 });
+    });
+    // The thread has let go of the device.
+    let mut disk = FileDisk::open(&device.0).expect("the device is free again");
+    let mut expected = data;
+    for at in [1 << 20..(2 << 20) + (64 << 10), 3 << 20..(3 << 20) + (64 << 10)] {
+        expected[at].fill(0);
+    }
+    assert_eq!(disk.read_at(0, expected.len()).unwrap(), expected);
+}
+
+#[test]
+fn a_file_keeps_its_blocks() {
+    let (_dir, path) = scratch();
+    create_file(&path, 1 << 20).unwrap();
+    let mut disk = FileDisk::open(&path).unwrap();
+    assert_eq!(disk.discard_granularity(), None);
+    disk.write_at(0, &pattern(1, 64 << 10)).unwrap();
+    disk.discard(0, 64 << 10).unwrap();
+    assert_eq!(disk.read_at(0, 64 << 10).unwrap(), pattern(1, 64 << 10));
+    on_reactor(async || {
+        let mut ring = DiskRing::start(disk).unwrap();
+        ring.push(DiskRequest::Discard { token: 1, offset: 0, length: 64 << 10 });
+        assert!(matches!(ring.next_done().await.result, Err(DiskError::Io { .. })));
+    });
+}
+
 #[test]
 fn buffers_are_reused_and_bounded() {
     let pool = BufferPool::new();

@@ -52,6 +52,8 @@ pub struct FormatOsd {
     pub device: Option<PathBuf>,
     pub bytes: u64,
     pub journal_bytes: u64,
+    /// Whether the device is told that it need not keep what it held.
+    pub discard: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +141,7 @@ pub fn format_osd(dir: &Path, options: &FormatOsd, kv: &KvConfig) -> Result<OsdI
         osd_uuid: options.uuid.clone(),
         osd: options.osd,
         journal_bytes: options.journal_bytes,
+        discard: options.discard,
     };
     nacre_store::format(&mut disk, &mut index, store)
         .map_err(|source| OpenOsdError::Format { path: data.clone(), source })?;

@@ -28,8 +28,13 @@ impl OsdDisk {
     pub fn format(fsid: &str, osd: OsdId, uuid: &str, seed: u64, bytes: u64) -> OsdDisk {
         let mut disk = SimDisk::new(bytes, seed);
         let mut kv = SimKv::new(seed ^ 1);
-        let options =
-            FormatOptions { fsid: fsid.into(), osd_uuid: uuid.into(), osd, journal_bytes: JOURNAL_BYTES };
+        let options = FormatOptions {
+            fsid: fsid.into(),
+            osd_uuid: uuid.into(),
+            osd,
+            journal_bytes: JOURNAL_BYTES,
+            discard: true,
+        };
         nacre_store::format(&mut disk, &mut kv, options).expect("an empty disk can be formatted");
         OsdDisk { disk, kv, uuid: uuid.into() }
     }
@@ -83,7 +88,9 @@ impl OsdNode {
         mut rng: Rng,
         plant: Plant,
     ) -> Result<OsdNode, Refusal> {
-        let store = match Store::mount(&mut parts.disk, parts.kv.clone(), StoreConfig::default()) {
+        // Objects here are small: few would leave a larger piece.
+        let store_config = StoreConfig { discard_bytes_min: 4096, ..StoreConfig::default() };
+        let store = match Store::mount(&mut parts.disk, parts.kv.clone(), store_config) {
             Ok(store) => store,
             Err(error) => {
                 parts.kv.power();

@@ -4,6 +4,8 @@
 //! 512-byte sector of each write since then has landed or not, at random; so have those of writes still under way.
 //! Requests complete in any order the caller likes, except that a flush waits for the writes requested before it.
 //!
+//! What is discarded reads as it was, as zeroes or as anything, block by block.
+//!
 //! It can be told to lie about flushes, and to fail requests now and then ([`Flaky`]).
 
 use crate::{DiskDone, DiskError, DiskRequest, DiskSync};
@@ -13,6 +15,8 @@ use nacre_types::checksum::{BLOCK, BLOCK_U64};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const SECTOR: usize = 512;
+/// While there are other requests a discard may complete beside so many of them.
+const SLOW_DISCARD: u64 = 32;
 
 /// What an error says that [`Flaky`] injects.
 pub const PASSING: &str = "injected, for a while";
@@ -56,6 +60,8 @@ pub struct Flaky {
 pub struct SimDisk {
     capacity: u64,
     rng: Rng,
+    /// Decides what discarded blocks read as.
+    discards: Rng,
     /// What a flush has made durable. Absent blocks are zeroes.
     durable: Blocks,
     /// Blocks as reads see them, where they differ from `durable`.
@@ -88,6 +94,7 @@ impl SimDisk {
         SimDisk {
             capacity,
             rng: Rng::new(seed),
+            discards: Rng::new(!seed),
             durable: Blocks::new(),
             cached: Blocks::new(),
             volatile: Vec::new(),
@@ -110,9 +117,7 @@ impl SimDisk {
 
     /// Takes a request. It has no effect before it is completed, unless the power goes.
     pub fn request(&mut self, request: DiskRequest) {
-        if !matches!(request, DiskRequest::Discard { .. }) {
-            self.queue.push_back(request);
-        }
+        self.queue.push_back(request);
     }
 
     pub fn is_idle(&self) -> bool {
@@ -126,17 +131,17 @@ impl SimDisk {
             DiskRequest::Flush { .. } => write.is_none_or(|write| at < write),
             _ => true,
         };
-        self.queue.iter().enumerate().filter(|(at, r)| free(*at, r)).filter_map(|(_, r)| token(r)).collect()
+        self.queue.iter().enumerate().filter(|(at, r)| free(*at, r)).map(|(_, r)| token(r)).collect()
     }
 
     /// Tokens of the reads that have not completed.
     pub fn reads_queued(&self) -> Vec<u64> {
-        self.queue.iter().filter(|r| matches!(r, DiskRequest::Read { .. })).filter_map(token).collect()
+        self.queue.iter().filter(|r| matches!(r, DiskRequest::Read { .. })).map(token).collect()
     }
 
     /// Completes the request with that token.
     pub fn complete(&mut self, wanted: u64) -> Option<DiskDone> {
-        let at = self.queue.iter().position(|r| token(r) == Some(wanted))?;
+        let at = self.queue.iter().position(|r| token(r) == wanted)?;
         let request = self.queue.remove(at)?;
         let result = match request {
             DiskRequest::Write { offset, segments, .. } => {
@@ -148,14 +153,18 @@ impl SimDisk {
             }
             DiskRequest::Read { offset, length, .. } => self.read(offset, length),
             DiskRequest::Flush { .. } => self.sync().map(|()| Bytes::new()),
-            DiskRequest::Discard { .. } => Ok(Bytes::new()),
+            DiskRequest::Discard { offset, length, .. } => self.forget(offset, length).map(|()| Bytes::new()),
         };
         Some(DiskDone { token: wanted, result })
     }
 
-    /// Completes any one request, at random.
+    /// Completes any one request, at random; discards take longer than others.
     pub fn complete_any(&mut self) -> Option<DiskDone> {
-        let tokens = self.completable();
+        let mut tokens = self.completable();
+        let discards: Vec<u64> = self.queue.iter().filter(|r| is_discard(r)).map(token).collect();
+        if !discards.is_empty() && discards.len() < tokens.len() && !self.discards.chance(1, SLOW_DISCARD) {
+            tokens.retain(|token| !discards.contains(token));
+        }
         let token = *self.rng.pick(&tokens)?;
         self.complete(token)
     }
@@ -167,12 +176,15 @@ impl SimDisk {
 
     /// Likewise; what is lost of the cache is given.
     pub fn power_with(&mut self, loss: Loss) {
-        let queue = std::mem::take(&mut self.queue);
-        for request in queue {
-            if let DiskRequest::Write { offset, segments, .. } = request {
-                let mut bytes = BytesMut::new();
-                segments.iter().for_each(|s| bytes.extend_from_slice(s));
-                self.volatile.push((offset, bytes.freeze()));
+        for request in std::mem::take(&mut self.queue) {
+            match request {
+                DiskRequest::Write { offset, segments, .. } => {
+                    let mut bytes = BytesMut::new();
+                    segments.iter().for_each(|s| bytes.extend_from_slice(s));
+                    self.volatile.push((offset, bytes.freeze()));
+                }
+                DiskRequest::Discard { offset, length, .. } => drop(self.forget(offset, length)),
+                DiskRequest::Read { .. } | DiskRequest::Flush { .. } => {}
             }
         }
         self.said = 0;
@@ -224,11 +236,13 @@ impl SimDisk {
     /// The daemon dies but the machine does not: requests under way are dropped, or done, at random; the cache stays.
     pub fn kill(&mut self) {
         for request in std::mem::take(&mut self.queue) {
-            if let DiskRequest::Write { offset, segments, .. } = request
-                && self.rng.chance(1, 2)
-            {
-                let bytes: Vec<u8> = segments.iter().flat_map(|s| s.iter().copied()).collect();
-                let _ = self.write(offset, bytes.into());
+            match request {
+                DiskRequest::Write { offset, segments, .. } if self.rng.chance(1, 2) => {
+                    let bytes: Vec<u8> = segments.iter().flat_map(|s| s.iter().copied()).collect();
+                    let _ = self.write(offset, bytes.into());
+                }
+                DiskRequest::Discard { offset, length, .. } => drop(self.forget(offset, length)),
+                _ => {}
             }
         }
     }
@@ -344,6 +358,22 @@ impl SimDisk {
         Ok(())
     }
 
+    /// A discard: some of the blocks read as they did, some as zeroes, some as anything.
+    fn forget(&mut self, offset: u64, length: u64) -> Result<(), DiskError> {
+        self.check(offset, length as usize)?;
+        let blocks = offset / BLOCK_U64..(offset + length) / BLOCK_U64;
+        let known = self.durable.range(blocks.clone()).chain(self.cached.range(blocks)).map(|(&at, _)| at);
+        for block in known.collect::<BTreeSet<u64>>() {
+            let byte = match self.discards.below(3) {
+                0 => continue,
+                1 => 0,
+                _ => self.discards.below(256) as u8,
+            };
+            self.cache(block * BLOCK_U64, vec![byte; BLOCK].into());
+        }
+        Ok(())
+    }
+
     fn cache(&mut self, offset: u64, bytes: Bytes) {
         for (at, chunk) in bytes.chunks_exact(BLOCK).enumerate() {
             let number = offset / BLOCK_U64 + at as u64;
@@ -398,12 +428,16 @@ impl SimDisk {
     }
 }
 
-fn token(request: &DiskRequest) -> Option<u64> {
+fn is_discard(request: &DiskRequest) -> bool {
+    matches!(request, DiskRequest::Discard { .. })
+}
+
+fn token(request: &DiskRequest) -> u64 {
     match request {
-        DiskRequest::Write { token, .. } | DiskRequest::Read { token, .. } | DiskRequest::Flush { token } => {
-            Some(*token)
-        }
-        DiskRequest::Discard { .. } => None,
+        DiskRequest::Write { token, .. }
+        | DiskRequest::Read { token, .. }
+        | DiskRequest::Flush { token }
+        | DiskRequest::Discard { token, .. } => *token,
     }
 }
 
@@ -422,5 +456,13 @@ impl DiskSync for SimDisk {
 
     fn flush(&mut self) -> Result<(), DiskError> {
         self.sync()
+    }
+
+    fn discard_granularity(&self) -> Option<u64> {
+        Some(BLOCK_U64)
+    }
+
+    fn discard(&mut self, offset: u64, length: u64) -> Result<(), DiskError> {
+        self.forget(offset, length)
     }
 }

@@ -34,7 +34,13 @@ pub struct Host {
 }
 
 pub fn options(journal_bytes: u64) -> FormatOptions {
-    FormatOptions { fsid: "fsid".into(), osd_uuid: "uuid".into(), osd: OsdId(1), journal_bytes }
+    FormatOptions {
+        fsid: "fsid".into(),
+        osd_uuid: "uuid".into(),
+        osd: OsdId(1),
+        journal_bytes,
+        discard: true,
+    }
 }
 
 pub fn object(name: u64) -> ObjectId {
@@ -317,6 +323,8 @@ pub fn tiny() -> StoreConfig {
         deferred_bytes_max: 256 << 10,
         record_bytes_max: 64 << 10,
         settled_bytes_max: 8 << 10,
+        discard: true,
+        discard_bytes_min: 8 << 10,
         cache_objects: 4,
         cache_shards: 6,
         cache_references: 2,

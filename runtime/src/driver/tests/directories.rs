@@ -14,6 +14,7 @@ fn options() -> FormatOsd {
         device: None,
         bytes: 64 << 20,
         journal_bytes: 4 << 20,
+        discard: true,
     }
 }
 

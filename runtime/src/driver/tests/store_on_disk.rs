@@ -134,6 +134,7 @@ fn acknowledged_writes_are_there_after_a_restart() {
         bytes: 64 << 20,
         // Small enough for several checkpoints.
         journal_bytes: 4 << 20,
+        discard: true,
     };
     format_osd(&dir, &options, &KvConfig::default()).unwrap();
     let test = async {
