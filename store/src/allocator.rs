@@ -5,11 +5,14 @@
 //! freed them: before that, replaying an older record would find somebody else's data. Free blocks are lent for as long
 //! as the device discards them.
 
+use nacre_types::checksum::BLOCK_U64;
 use nacre_types::{RangeSet, mutant};
 use std::collections::VecDeque;
 
 /// How many free ranges are looked at for a whole run before pieces are taken.
 const LOOK_MAX: usize = 64;
+/// Less than this, on all but the smallest devices, waits for a checkpoint that is due anyway.
+const RECLAIM_BYTES_MIN: u64 = 16 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Allocator {
@@ -46,6 +49,11 @@ impl Allocator {
     pub fn is_starved(&self) -> bool {
         let free = self.free.total();
         self.quarantined > free / 2 || (self.quarantined > 0 && free < self.soon())
+    }
+
+    /// Whether what waits in quarantine is worth a checkpoint though nobody needs the space yet.
+    pub fn is_worth_reclaiming(&self) -> bool {
+        self.quarantined * BLOCK_U64 >= RECLAIM_BYTES_MIN || self.quarantined > self.total / 64
     }
 
     /// Whoever keeps to [`Allocator::usage`] will soon find nothing free when less than this is.

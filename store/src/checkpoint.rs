@@ -49,6 +49,7 @@ impl<K: Kv> Store<K> {
         if self.checkpoint == CheckpointState::Idle && self.wants_checkpoint() {
             let (seq, position) = self.journal.committed;
             self.checkpoint = CheckpointState::WritingBack { seq, position };
+            self.reclaiming = false;
             self.start_round();
             if !self.deferred.is_writing() {
                 self.flush_for_checkpoint();
@@ -74,7 +75,7 @@ impl<K: Kv> Store<K> {
             && self.overlay.layers[0].transactions > 0
             && self.overlay.layers[0].record_bytes() > journal.room();
         let much = self.overlay.settled.bytes() > self.config.settled_bytes_max;
-        used > journal.ring.bytes / 2 || much || stuck || self.allocator.is_starved()
+        used > journal.ring.bytes / 2 || much || stuck || self.reclaiming || self.allocator.is_starved()
     }
 
     fn start_round(&mut self) {

@@ -224,6 +224,11 @@ impl<K: Kv> ObjectStore for Store<K> {
         waiting.map(Layer::record_bytes).sum()
     }
 
+    fn reclaim(&mut self) {
+        self.reclaiming = self.allocator.is_worth_reclaiming();
+        self.maintain();
+    }
+
     fn stats(&self) -> StoreStats {
         self.stats
     }

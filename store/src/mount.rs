@@ -65,6 +65,7 @@ impl<K: Kv> Store<K> {
             allocator: Allocator::new(space.free, superblock.data_blocks),
             deferred: Deferred::default(),
             checkpoint: CheckpointState::Idle,
+            reclaiming: false,
             discards,
             reads: Reads::default(),
             merges,

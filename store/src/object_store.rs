@@ -130,6 +130,9 @@ pub trait ObjectStore {
     fn backlog_bytes(&self) -> u64 {
         0
     }
+    /// To be called now and then: makes what has been freed available again, if that is much. It happens by itself only as
+    /// the journal fills or space gets short.
+    fn reclaim(&mut self) {}
     fn stats(&self) -> StoreStats;
 
     /// Takes the next event, if there is one.

@@ -153,6 +153,8 @@ pub struct Store<K> {
     pub(crate) allocator: Allocator,
     pub(crate) deferred: Deferred,
     pub(crate) checkpoint: CheckpointState,
+    /// A checkpoint was asked for, to free what waits for one.
+    pub(crate) reclaiming: bool,
     /// `None` where nothing is discarded.
     pub(crate) discards: Option<Discards>,
     pub(crate) reads: Reads,

@@ -2,8 +2,9 @@
 //!
 //!     store_write DIR [SECONDS]      DIR: where to make an OSD of 4 GiB (removed afterwards)
 //!
-//! Prints per number of writes in flight: writes per second, latency, CPU time and device flushes per write; at the end
-//! the process's memory.
+//! Prints per number of writes in flight: writes per second, latency, CPU time and device flushes per write; then latency
+//! and flushes of writes that come at random times, whatever is under way (the program waits by looking again and again);
+//! at the end the process's memory.
 
 use bytes::Bytes;
 use nacre_runtime::disk::DiskRing;
@@ -73,6 +74,34 @@ async fn measure(dir: &Path, span: Duration) -> Outcome<()> {
         println!(
             "{in_flight:4} in flight: {per_second:7.0}/s   p50 {:5} us  p99 {:6}  max {:7}   CPU {cpu_us:5.1} us   {syncs:.2} flushes per write",
             at(0.5),
+            at(0.99),
+            at(1.0)
+        );
+        while !bench.started.is_empty() {
+            bench.turn().await?;
+        }
+    }
+    for rate in [500.0, 1000.0, 2000.0] {
+        bench.samples.clear();
+        let (start, syncs) = (Instant::now(), bench.syncs());
+        let mut due = start;
+        while start.elapsed() < span {
+            if Instant::now() >= due {
+                bench.overwrite();
+                let uniform = (bench.rng.below(1 << 32) + 1) as f64 / (1_u64 << 32) as f64;
+                due += Duration::from_secs_f64(-uniform.ln() / rate);
+            }
+            bench.look().await?;
+        }
+        let count = bench.samples.len() as f64;
+        let syncs = (bench.syncs() - syncs) as f64 / count;
+        bench.samples.sort_unstable();
+        let at = |share: f64| bench.samples[((count - 1.0) * share) as usize].as_micros();
+        println!(
+            "{:4.0} a second: p50 {:5} us  p90 {:5}  p99 {:6}  max {:7}   {syncs:.2} flushes per write",
+            count / start.elapsed().as_secs_f64(),
+            at(0.5),
+            at(0.9),
             at(0.99),
             at(1.0)
         );
@@ -153,6 +182,19 @@ impl Bench {
         while let Some(done) = self.disk.take_done() {
             self.store.disk_done(done);
         }
+        self.pump()
+    }
+
+    /// Handles what is there, without waiting.
+    async fn look(&mut self) -> Outcome<()> {
+        self.pump()?;
+        while let Some(done) = self.disk.try_done() {
+            self.store.disk_done(done);
+        }
+        while let Some(flushed) = self.flushes.try_flushed() {
+            self.store.kv_flushed(flushed.token, flushed.result);
+        }
+        tokio::task::yield_now().await;
         self.pump()
     }
 

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Reports caused by changes follow each other no closer.
 const REPORT_GAP: Duration = Duration::from_millis(200);
+/// How often the store is told to make freed space available.
+const RECLAIM_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
@@ -20,6 +22,7 @@ pub(crate) struct Timers {
     pub boot: Instant,
     pub stats: Instant,
     pub last_stats: Instant,
+    pub reclaim: Instant,
     pub ask_maps: Instant,
     /// When up_thru and pg_temp requests are sent again.
     pub resend_to_mon: Instant,
@@ -161,6 +164,10 @@ impl<S: ObjectStore> Osd<S> {
             core.timers.resend_to_mon = now + core.config.tunables.resend_interval;
         }
         let prompt = !core.requests.report.is_empty() && now >= core.timers.last_stats + REPORT_GAP;
+        if now >= core.timers.reclaim {
+            core.timers.reclaim = now + RECLAIM_INTERVAL;
+            core.store.reclaim();
+        }
         if prompt || now >= core.timers.stats {
             self.send_stats(now, out);
         }

@@ -167,3 +167,19 @@ fn all_that_was_freed_is_discarded_in_the_end() {
     assert_eq!(stats.discarded_bytes, 6 * OBJECT_BYTES, "{stats:?}");
     assert_eq!(host.store().usage().freed_bytes, 0);
 }
+
+#[test]
+fn what_was_freed_can_be_reclaimed_without_further_writes() {
+    let mut host = Host::new(5, capacity(), StoreConfig::default());
+    write(&mut host, 0, OBJECT_BYTES);
+    remove(&mut host, 0);
+    host.settle();
+    assert_eq!(host.store().usage().freed_bytes, OBJECT_BYTES);
+    host.store().reclaim();
+    host.settle();
+    assert_eq!((host.store().usage().freed_bytes, host.store().stats().checkpoints), (0, 1));
+    // Nothing to be gained by another.
+    host.store().reclaim();
+    host.settle();
+    assert_eq!(host.store().stats().checkpoints, 1);
+}
