@@ -5,6 +5,7 @@
 //!   stands for it) succeeded. After one failed flush every later one fails: the kernel forgets what it could not write.
 //! - Requests are carried out whole: short transfers are continued, interrupted ones repeated; any other error ends the
 //!   request. No more than [`IN_FLIGHT_MAX`] are with the kernel, the rest wait in memory in order.
+//! - Discards run beside all others, one after the other; no flush waits for one.
 //! - Memory outlives the transfer, also when the ring is dropped: that waits for what is in flight.
 //!
 //! On a block device a lone write followed by a flush, which is what a journal commit is, goes down as one durable write
