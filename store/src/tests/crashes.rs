@@ -1,6 +1,7 @@
 //! Random transactions with a crash at every boundary: exactly a prefix survives, with everything committed.
 
 use super::host::{Host, PG, capacity, object, random_data, tiny};
+use crate::ObjectStore as _;
 use bytes::Bytes;
 use nacre_wire::Transaction;
 use nacre_wire::transaction::Pair;
@@ -26,6 +27,9 @@ fn lives_on(seed: u64, lives: usize, bytes_max: u64, objects: u64, capacity: u64
             host.submit(transaction);
             if host.rng.chance(1, 4) {
                 host.read_later();
+            }
+            if host.rng.chance(1, 4) {
+                host.store().reclaim();
             }
             for _ in 0..host.rng.below(6) {
                 host.step();
