@@ -100,6 +100,8 @@ pub struct MemStore {
     events: VecDeque<StoreEvent>,
     /// The next work fails for good.
     pub fail: bool,
+    /// How often it was told to make freed space available.
+    pub reclaims: u32,
 }
 
 impl MemStore {
@@ -242,6 +244,10 @@ impl ObjectStore for MemStore {
     fn usage(&self) -> Usage {
         let used_bytes = self.live.objects.values().map(|object| object.data.len() as u64).sum();
         Usage { total_bytes: 1 << 40, used_bytes, freed_bytes: 0 }
+    }
+
+    fn reclaim(&mut self) {
+        self.reclaims += 1;
     }
 
     fn stats(&self) -> StoreStats {

@@ -419,3 +419,16 @@ fn what_a_measured_operation_waited_for_the_pg_is_told_apart() {
     assert!(ns(0, "pg") > 2_900_000_000 && ns(0, "lock") == 0, "the first waits for the PG: {told}");
     assert!(ns(1, "lock") > 2_900_000_000 && ns(1, "pg") == 0, "the second for the first: {told}");
 }
+
+#[test]
+fn an_idle_osd_asks_its_store_to_reclaim_freed_space() {
+    let mut hand = Hand::new(1);
+    let reclaims = |hand: &Hand| {
+        let slot = &hand.world.slots[0];
+        slot.osd.as_ref().unwrap().store().reclaims
+    };
+    let before = reclaims(&hand);
+    hand.world.run(60_000);
+    let asked = reclaims(&hand) - before;
+    assert!((5..=7).contains(&asked), "{asked} times in a minute");
+}

@@ -363,6 +363,10 @@ impl DiskRing {
         {
             let what = || format!("discard at {}", self.disk.path.display());
             let result = result.map(|()| Bytes::new()).map_err(|error| disk_error(offset, &what(), &error));
+            if let Err(error) = &result {
+                // The store goes on without; nobody else would say why.
+                tracing::warn!("{error}; nothing more will be discarded before the next start");
+            }
             self.done.push_back(DiskDone { token, result });
         }
         loop {
